@@ -1,0 +1,362 @@
+"""Arrays as the kernels see them, and every check of an argument with its message.
+
+An array argument becomes a `Layout`: rows times columns, and a geometry of eight-byte integers that
+tells a kernel where row i lies. Nothing is copied whole, whatever the layout; the one exception is a
+tuple of axes that no single stride walks (`columns_together`), and an input that partly overlaps the
+output.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+Array: TypeAlias = NDArray[Any]
+Axis: TypeAlias = "int | tuple[int, ...] | None"
+
+# A geometry: type code, 1 if byte-swapped, bytes from column to column, 1 if a row lies contiguous,
+# aligned and in the compute type; then the number of row dimensions, their sizes, their strides.
+CODE, SWAP, STRIDE, DIRECT, RANK = 0, 1, 2, 3, 4
+CODES = {
+    name: code
+    for code, name in enumerate(
+        ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+    )
+}
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+class Layout(NamedTuple):
+    """An array as rows and columns."""
+
+    rows: int
+    columns: int
+    geometry: NDArray[np.int64]
+
+
+# ---- resolving ------------------------------------------------------------------------------
+def real(value: ArrayLike, name: str) -> Array:
+    """`value` as an ndarray of a type that fastloss computes with, or TypeError."""
+    if type(value) is np.ndarray:
+        array = value
+    else:
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError(
+                f"{name} is a masked array, whose mask would be ignored; "
+                f"pass {name}.filled(...) with the value that masked entries should have"
+            )
+        array = np.asarray(value)
+    if array.dtype.str[1:] not in CODES:
+        raise TypeError(f"{name} has dtype {array.dtype}; {_mend(array.dtype)}")
+    return array
+
+
+def _mend(dtype: np.dtype[Any]) -> str:
+    if dtype.name in ("float16", "bfloat16"):
+        return "half types are not supported yet, use .astype(np.float32)"
+    if dtype.kind == "f":
+        return "float32 and float64 are supported, use .astype(np.float64)"
+    return "expected a real numeric array (float32, float64, integers or bool)"
+
+
+def compute_type(array: Array) -> np.dtype[Any]:
+    """float32 for float32, float64 for float64, integers and bool."""
+    return F32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else F64
+
+
+def axes_of(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
+    """The axes meant, ascending; 0-d arrays have one element and no axis but None."""
+    if ndim == 0:
+        if axis is None:
+            return ()
+        raise ValueError(f"{name} is 0-d and has no axis {axis}; pass axis=None or a 1-d array")
+    if axis is None:
+        return tuple(range(ndim))
+    wanted = axis if isinstance(axis, tuple) else (axis,)
+    found = []
+    for one in wanted:
+        one = operator.index(one)
+        if not -ndim <= one < ndim:
+            raise np.exceptions.AxisError(one, ndim)
+        found.append(one % ndim)
+    if len(set(found)) != len(found):
+        raise ValueError(f"axis {axis} names an axis twice")
+    return tuple(sorted(found))
+
+
+def axis_of(axis: int, ndim: int, name: str) -> int:
+    """The one axis meant."""
+    try:
+        one = operator.index(axis)
+    except TypeError:
+        raise TypeError(f"axis must be an int here, not {axis!r}") from None
+    return axes_of(one, ndim, name)[0]
+
+
+@lru_cache(maxsize=1024)
+def _layout(
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    dtype: np.dtype[Any],
+    aligned: bool,
+    axes: tuple[int, ...],
+    compute: np.dtype[Any],
+) -> Layout | None:
+    columns = _merged([(shape[a], strides[a]) for a in axes])
+    if len(columns) > 1:
+        return None
+    count, step = columns[0] if columns else (1, dtype.itemsize)
+    if count < 2:
+        step = dtype.itemsize
+    rows = _merged([(n, s) for a, (n, s) in enumerate(zip(shape, strides, strict=True)) if a not in axes])
+    sizes, steps = [n for n, _ in rows] or [1], [s for _, s in rows] or [0]
+    direct = dtype == compute and dtype.isnative and aligned and step == dtype.itemsize
+    geometry = np.array(
+        [CODES[dtype.str[1:]], not dtype.isnative, step, direct, len(sizes), *sizes, *steps],
+        dtype=np.int64,
+    )
+    n = math.prod(shape[a] for a in range(len(shape)) if a not in axes)
+    return Layout(n, math.prod(shape[a] for a in axes), geometry)
+
+
+def _merged(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same walk, in C order, in as few (size, stride) dimensions as it takes."""
+    out: list[tuple[int, int]] = []
+    for n, s in dims:
+        if n == 1:
+            continue
+        if out and out[-1][1] == n * s:
+            out[-1] = (out[-1][0] * n, s)
+        else:
+            out.append((n, s))
+    return out
+
+
+def layout(array: Array, axes: tuple[int, ...], compute: np.dtype[Any]) -> Layout | None:
+    """`array` as rows and columns, the columns along `axes`; None where no one stride walks them."""
+    return _layout(
+        array.shape, array.strides, array.dtype, array.flags.aligned, axes, compute
+    )
+
+
+def columns_together(array: Array, axes: tuple[int, ...]) -> Array:
+    """A C-contiguous copy with the dimensions of `axes` last, merged into one."""
+    moved = np.moveaxis(array, axes, range(-len(axes), 0))
+    rows = moved.shape[: array.ndim - len(axes)]
+    return np.ascontiguousarray(moved).reshape(*rows, -1)
+
+
+def rows_of(array: Array, axes: tuple[int, ...], compute: np.dtype[Any]) -> Layout:
+    """The layout along axes that one stride walks, as it always does a single one."""
+    found = layout(array, axes, compute)
+    assert found is not None
+    return found
+
+
+def operand(
+    array: Array, axes: tuple[int, ...], compute: np.dtype[Any]
+) -> tuple[Array, Layout]:
+    """`array`, or its copy with its columns together, and the layout of what is returned."""
+    found = layout(array, axes, compute)
+    if found is None:
+        array = columns_together(array, axes)
+        found = rows_of(array, (array.ndim - 1,), compute)
+    return array, found
+
+
+def destination(
+    out: Array, axes: tuple[int, ...], compute: np.dtype[Any]
+) -> tuple[Array, Layout]:
+    """Where a kernel writes rows of `out`: in place, or where no one stride walks its columns in a
+    new array, for `write_back` to copy from.
+    """
+    found = layout(out, axes, compute)
+    if found is not None:
+        return out, found
+    columns = math.prod(out.shape[a] for a in axes)
+    target = np.empty((*without(out.shape, axes), columns), compute)
+    return target, rows_of(target, (target.ndim - 1,), compute)
+
+
+def write_back(out: Array, axes: tuple[int, ...], target: Array) -> None:
+    """Copy to `out` what a kernel wrote to its `destination`, if that is another array."""
+    if target is not out:
+        moved = np.moveaxis(out, axes, range(-len(axes), 0))
+        moved[...] = target.reshape(moved.shape)
+
+
+def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape less some of its axes."""
+    return tuple(n for a, n in enumerate(shape) if a not in axes)
+
+
+def address(array: Array) -> int:
+    return array.ctypes.data
+
+
+# ---- companions, outputs, aliasing ----------------------------------------------------------
+def same_shape(array: Array, shape: tuple[int, ...], name: str, of: str) -> Array:
+    if array.shape != shape:
+        raise ValueError(
+            f"{name} has shape {array.shape}, expected {shape}, the shape of {of}; "
+            f"it is never broadcast (use np.broadcast_to({name}, {shape}) if that is meant)"
+        )
+    return array
+
+
+def output(
+    out: Array | None, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out"
+) -> Array:
+    """`out` if it can take the result, or a new array."""
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or isinstance(out, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a numpy.ndarray, not {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"{name} has shape {out.shape}, expected {shape}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise ValueError(f"{name} has dtype {out.dtype}, expected {dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name} is read-only; pass a writeable array")
+    return out
+
+
+def apart(array: Array, out: Array) -> Array:
+    """`array`, or a copy of it where `out` overlaps it in any way but being the very same array."""
+    if not np.may_share_memory(array, out):
+        return array
+    if (
+        array.shape == out.shape
+        and array.strides == out.strides
+        and array.dtype == out.dtype
+        and address(array) == address(out)
+    ):
+        return array
+    return array.copy() if overlap(array, out) else array
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays share a byte; True where finding out would take too long."""
+    effort: Any = 10_000
+    try:
+        return np.shares_memory(a, b, max_work=effort)
+    except np.exceptions.TooHardError:
+        return True
+
+
+# ---- options --------------------------------------------------------------------------------
+def positive(value: float, name: str) -> float:
+    number = number_of(value, name)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+    return number
+
+
+def fraction(value: float, name: str) -> float:
+    number = number_of(value, name)
+    if not 0.0 <= number <= 1.0:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+    return number
+
+
+def number_of(value: float, name: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a real number, got {value!r}") from None
+
+
+def index_of(value: int, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def reduction_of(value: str) -> str:
+    if value not in REDUCTIONS:
+        raise ValueError(f"reduction must be one of 'mean', 'sum' and 'none', got {value!r}")
+    return value
+
+
+# ---- targets and weights --------------------------------------------------------------------
+def class_targets(
+    targets: ArrayLike, shape: tuple[int, ...], axis: int, ignore_index: int, of: str
+) -> NDArray[np.int64]:
+    """A private int64 copy of class-index targets, range-checked, -1 where a row is ignored.
+
+    The copy is taken first and checked after, so that what was checked is what is used, even while
+    another thread writes to `targets`.
+    """
+    given = np.asarray(targets)
+    classes = shape[axis]
+    expected = shape[:axis] + shape[axis + 1 :]
+    if isinstance(targets, np.ma.MaskedArray):
+        raise TypeError("targets is a masked array; pass targets.filled(ignore_index)")
+    if given.dtype.kind not in "iu":
+        if given.size == 0 and given.dtype == F64 and not isinstance(targets, np.ndarray):
+            given = given.astype(np.int64)  # an empty list has no type of its own
+        elif given.dtype.kind == "f":
+            raise TypeError(
+                f"targets has dtype {given.dtype}; class indices are integers, use "
+                "targets.astype(np.int64) (class probabilities are not supported yet)"
+            )
+        else:
+            raise TypeError(
+                f"targets has dtype {given.dtype}; expected integer class indices of shape "
+                f"{expected}"
+            )
+    if given.shape != expected:
+        hint = ""
+        if given.shape == shape:
+            hint = "; for one-hot rows pass targets.argmax(axis)"
+        elif given.size == math.prod(expected):
+            hint = f"; targets are never broadcast, use targets.reshape({expected})"
+        raise ValueError(
+            f"targets has shape {given.shape}, expected {expected}, the shape of {of} "
+            f"{shape} without axis {axis}{hint}"
+        )
+    if classes == 0:
+        raise ValueError(f"{of} of shape {shape} have no classes along axis {axis}")
+    own = np.array(given, dtype=given.dtype.newbyteorder("="), order="C").reshape(-1)
+    counted = own != ignore_index
+    wrong = counted & ((own < 0) | (own >= classes))
+    if wrong.any():
+        first = int(wrong.argmax())
+        where = tuple(int(i) for i in np.unravel_index(first, expected))
+        raise IndexError(
+            f"targets{list(where) if where else ''} is {own[first]}, out of range for "
+            f"{classes} classes (0 to {classes - 1}, or ignore_index={ignore_index})"
+        )
+    checked = own.astype(np.int64, copy=False)
+    checked[~counted] = -1
+    return checked
+
+
+def class_weights(weight: ArrayLike | None, classes: int, dtype: DTypeLike) -> Array | None:
+    if weight is None:
+        return None
+    array = real(weight, "weight")
+    if array.shape != (classes,):
+        raise ValueError(
+            f"weight has shape {array.shape}, expected ({classes},), one for each class"
+        )
+    return np.array(array, dtype=dtype, order="C")
+
+
+def sample_weights(
+    weight: ArrayLike | None, shape: tuple[int, ...], dtype: DTypeLike
+) -> Array | None:
+    if weight is None:
+        return None
+    array = same_shape(real(weight, "sample_weight"), shape, "sample_weight", "the unreduced loss")
+    return np.array(array, dtype=dtype, order="C").reshape(-1)

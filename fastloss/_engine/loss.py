@@ -1,0 +1,266 @@
+"""The operation object: what a family's door becomes.
+
+A door is a plain function with the public signature and docstring. Its body checks its arguments and
+returns them bound, as an object that can compute (one of the `Bound...` protocols). The operation
+made from it is called like the door, computes the value, and offers the derivatives as methods that
+take the same arguments:
+
+    @Loss
+    def huber_loss(predictions, targets, *, delta=1.0, ...) -> BoundLoss: ...
+
+    huber_loss(p, t)                  # the value
+    huber_loss.value_and_grad(p, t)   # value and gradient
+
+An operation passes for the function it documents: `help`, `inspect.signature`, `pickle` and
+`typing` see the door.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, Protocol, TypeAlias, TypeVar
+
+import numpy as np
+
+from fastloss._engine.arrays import Array
+
+# A NumPy scalar where nothing is left to index, an array otherwise.
+Result: TypeAlias = "Array | np.floating[Any]"
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+# ---- what a door returns: checked arguments that can compute --------------------------------
+class BoundValue(Protocol[R_co]):
+    def value(self) -> R_co: ...
+
+
+class BoundMap(BoundValue[R_co], Protocol):
+    def jvp(self, tangent: Any, out: Array | None) -> R_co: ...
+    def vjp(self, cotangent: Any, out: Array | None) -> Array: ...
+
+
+class BoundRowMap(BoundMap[R_co], Protocol):
+    def jvp_from_output(self, tangent: Any, out: Array | None) -> Array: ...
+    def vjp_from_output(self, cotangent: Any, out: Array | None) -> Array: ...
+    def jacobian(self) -> Array: ...
+
+
+class BoundLoss(BoundValue[R_co], Protocol):
+    def value_and_grad(self, out: Array | None) -> tuple[R_co, Array]: ...
+
+
+class BoundCurvedLoss(BoundLoss[R_co], Protocol):
+    def hvp(self, tangent: Any, out: Array | None) -> Array: ...
+    def value_grad_hess(
+        self, out: tuple[Array | None, Array | None] | None
+    ) -> tuple[R_co, Array, Array]: ...
+
+
+# ---- methods --------------------------------------------------------------------------------
+class Method(Generic[R]):
+    """A method of an operation: the operation's own arguments, `out=`, and perhaps a vector."""
+
+    def __init__(
+        self,
+        operation: Operation[Any, Any],
+        name: str,
+        doc: str,
+        compute: Callable[..., R],
+        *,
+        vector: tuple[int, str] | None = None,
+        first: str | None = None,
+        out: bool = True,
+    ) -> None:
+        self._operation, self._compute, self._vector, self._out = operation, compute, vector, out
+        self.__name__ = name
+        self.__qualname__ = f"{operation.__name__}.{name}"
+        self.__module__ = operation.__module__
+        self.__doc__ = doc.format(name=operation.__name__)
+        own = inspect.signature(operation)
+        parameters = [p for p in own.parameters.values() if p.name != "out"]
+        self._renamed = None
+        if first is not None:
+            self._renamed = (first, parameters[0].name)
+            parameters[0] = parameters[0].replace(name=first)
+        if vector is not None:
+            kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.insert(vector[0], inspect.Parameter(vector[1], kind, annotation="ArrayLike"))
+        if out:
+            parameters.append(
+                inspect.Parameter(
+                    "out", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="Array | None"
+                )
+            )
+        self.__signature__ = inspect.Signature(parameters)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> R:
+        vector: tuple[Any, ...] = ()
+        if self._renamed is not None and self._renamed[0] in kwargs:
+            kwargs[self._renamed[1]] = kwargs.pop(self._renamed[0])
+        if self._vector is not None:
+            at, name = self._vector
+            if len(args) > at:
+                vector, args = (args[at],), args[:at] + args[at + 1 :]
+            elif name in kwargs:
+                vector = (kwargs.pop(name),)
+            else:
+                raise TypeError(f"{self.__qualname__}() missing required argument: {name!r}")
+        if self._out:
+            vector += (kwargs.pop("out", None),)
+        elif "out" in kwargs:
+            raise TypeError(f"{self.__qualname__}() takes no argument 'out'")
+        return self._compute(self._operation._door(*args, **kwargs), *vector)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Method[R]:
+        return self  # like a built-in function: makes `help` show the signature
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._operation, self.__name__)
+
+    def __repr__(self) -> str:
+        return f"<fastloss method {self.__qualname__}>"
+
+
+# ---- operations -----------------------------------------------------------------------------
+class Operation(Generic[P, R]):
+    """A public operation: callable, with its door's name, signature and docstring."""
+
+    def __init__(self, door: Callable[P, BoundValue[R]]) -> None:
+        self._door: Callable[P, Any] = door
+        self.__wrapped__ = door
+        self.__name__ = door.__name__
+        self.__qualname__ = door.__qualname__
+        self.__module__ = door.__module__
+        self.__doc__ = door.__doc__
+        # "BoundLoss[Result]" -> "Result"
+        returns = door.__annotations__["return"].partition("[")[2].removesuffix("]")
+        self.__annotations__ = {**door.__annotations__, "return": returns}
+        self.__signature__ = inspect.signature(door).replace(return_annotation=returns)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        value: R = self._door(*args, **kwargs).value()
+        return value
+
+    def __get__(self, instance: object, owner: type | None = None) -> Operation[P, R]:
+        return self  # like a built-in function: makes `help` show the signature
+
+    def __reduce__(self) -> str:
+        return self.__name__
+
+    def __repr__(self) -> str:
+        return f"<fastloss operation {self.__name__}>"
+
+
+class Map(Operation[P, R]):
+    """An operation whose derivatives are Jacobian-vector products."""
+
+    def __init__(self, door: Callable[P, BoundMap[R]]) -> None:
+        super().__init__(door)
+        self.jvp: Method[R] = Method(
+            self,
+            "jvp",
+            """J @ tangent, J the Jacobian of {name}, which is never formed.
+
+            Takes the arguments of `{name}`; `tangent` has the shape of the first, the result (and
+            `out`) that of `{name}`.
+            """,
+            lambda bound, tangent, out: bound.jvp(tangent, out),
+            vector=(1, "tangent"),
+        )
+        self.vjp: Method[Array] = Method(
+            self,
+            "vjp",
+            """J.T @ cotangent, J the Jacobian of {name}, which is never formed.
+
+            Takes the arguments of `{name}`; `cotangent` has the shape of its result, what is
+            returned (and `out`) that of the first argument.
+            """,
+            lambda bound, cotangent, out: bound.vjp(cotangent, out),
+            vector=(1, "cotangent"),
+        )
+
+
+class RowMap(Map[P, Array]):
+    """A map of rows whose derivatives can also be had from its output."""
+
+    def __init__(self, door: Callable[P, BoundRowMap[Array]]) -> None:
+        super().__init__(door)
+        self.jvp_from_output: Method[Array] = Method(
+            self,
+            "jvp_from_output",
+            """J @ tangent from an output `y` of `{name}` already at hand.""",
+            lambda bound, tangent, out: bound.jvp_from_output(tangent, out),
+            vector=(1, "tangent"),
+            first="y",
+        )
+        self.vjp_from_output: Method[Array] = Method(
+            self,
+            "vjp_from_output",
+            """J.T @ cotangent from an output `y` of `{name}` already at hand.""",
+            lambda bound, cotangent, out: bound.vjp_from_output(cotangent, out),
+            vector=(1, "cotangent"),
+            first="y",
+        )
+        self.jacobian: Method[Array] = Method(
+            self,
+            "jacobian",
+            """The dense Jacobian of {name}: [..., i, j] = d y_i / d x_j, the class axis moved last.
+
+            For small V and for teaching: a row of V classes gives V * V numbers.
+            """,
+            lambda bound: bound.jacobian(),
+            out=False,
+        )
+
+
+class Loss(Operation[P, R]):
+    """An operation that reduces to a loss and has a gradient with respect to its first argument."""
+
+    def __init__(self, door: Callable[P, BoundLoss[R]]) -> None:
+        super().__init__(door)
+        self.value_and_grad: Method[tuple[R, Array]] = Method(
+            self,
+            "value_and_grad",
+            """(value, gradient with respect to the first argument) of {name}.
+
+            The gradient is that of the reduced value, with `reduction="none"` that of the sum. It
+            is written to `out`, which may be the first argument itself.
+            """,
+            lambda bound, out: bound.value_and_grad(out),
+        )
+        self.grad: Method[Array] = Method(
+            self,
+            "grad",
+            """The gradient of {name} with respect to its first argument; see `value_and_grad`.""",
+            lambda bound, out: bound.value_and_grad(out)[1],
+        )
+
+
+class CurvedLoss(Loss[P, R]):
+    """A loss with second derivatives."""
+
+    def __init__(self, door: Callable[P, BoundCurvedLoss[R]]) -> None:
+        super().__init__(door)
+        self.hvp: Method[Array] = Method(
+            self,
+            "hvp",
+            """H @ tangent, H the Hessian of {name} with respect to its first argument.
+
+            H is that of the reduced value, with `reduction="none"` that of the sum.
+            """,
+            lambda bound, tangent, out: bound.hvp(tangent, out),
+            vector=(2, "tangent"),
+        )
+        self.value_grad_hess: Method[tuple[R, Array, Array]] = Method(
+            self,
+            "value_grad_hess",
+            """(value, gradient, diagonal of the Hessian) of {name}, the last two scaled alike.
+
+            `out` is a pair: where to write the gradient, and the diagonal; either may be None.
+            """,
+            lambda bound, out: bound.value_grad_hess(out),
+        )

@@ -1,0 +1,456 @@
+"""Scalar code that LLVM vectorises, and the few LLVM instructions Numba does not expose.
+
+How a leaf is written: a loop in steps of `LANES`, whose inner loops of constant length run over
+`lanes()` arrays on the stack. LLVM keeps those in vector registers, so an inner loop is a handful
+of vector instructions, needs no alias check (it works in place) and no fast-math flag: element j
+of a block always belongs to lane j mod LANES, and `fold` adds the lanes by a fixed tree.
+
+    for j in range(0, x.size, LANES):
+        block = x[j : j + LANES]
+        v = lanes(m)
+        for k in range(LANES):
+            v[k] = exp_nonpositive(block[k] - m)
+            total[k] += v[k]
+        store(v, e[j : j + LANES])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import cast as cast_to
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import overload
+from numba.np import arrayobj
+
+from fastloss._engine.jit import inline, instruction
+
+LANES = 32
+
+
+def _llvm(context: Any, array_type: Any) -> tuple[Any, int]:
+    """The LLVM type of an array's elements and their size in bytes."""
+    return context.get_data_type(array_type.dtype), array_type.dtype.bitwidth // 8
+
+
+def _pointer(context: Any, builder: Any, array_type: Any, array: Any, to: Any) -> Any:
+    data = arrayobj.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(data, to.as_pointer())
+
+
+def _make_array(
+    context: Any, builder: Any, array_type: Any, pointer: Any, size: Any
+) -> Any:
+    """A contiguous array over memory that somebody else keeps alive."""
+    array = arrayobj.make_array(array_type)(context, builder)
+    itemsize = context.get_constant(types.intp, array_type.dtype.bitwidth // 8)
+    arrayobj.populate_array(
+        array, data=pointer, shape=[size], strides=[itemsize], itemsize=itemsize, meminfo=None
+    )
+    return array._getvalue()
+
+
+@instruction
+def wide(tyctx: Any) -> Any:
+    """First line of a vectorised leaf: 512-bit vectors where the CPU has them, and not inlined.
+
+    A leaf copied into its callers would lose the attribute, and be optimised anew in each.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        # AttributeSet knows LLVM's bare words; a string attribute goes in as it is printed.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@instruction
+def fma(tyctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a*b + c, fused where the CPU fuses: the same in a vector body and in its scalar tail."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        t = args[0].type
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.fmuladd", [t], ir.FunctionType(t, [t, t, t])),
+            args,
+        )
+
+    return a(a, a, a), codegen
+
+
+@instruction
+def maximum(tyctx: Any, a: Any, b: Any) -> Any:
+    """The larger; NaN where either is. Vectorises, reductions too, without any flag."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        t = args[0].type
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.maximum", [t], ir.FunctionType(t, [t, t])),
+            args,
+        )
+
+    return a(a, a), codegen
+
+
+@instruction
+def bits(tyctx: Any, x: Any) -> Any:
+    """The bits of a float as a signed integer of its width."""
+    integer = types.int32 if x == types.float32 else types.int64
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], ir.IntType(integer.bitwidth))
+
+    return integer(x), codegen
+
+
+@instruction
+def from_bits(tyctx: Any, i: Any) -> Any:
+    """The float whose bits an integer holds."""
+    real = types.float32 if i.bitwidth == 32 else types.float64
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.bitcast(args[0], context.get_data_type(real))
+
+    return real(i), codegen
+
+
+@instruction
+def cast(tyctx: Any, value: Any, like: Any) -> Any:
+    """`value` in the type of `like`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.cast(builder, args[0], value, like)
+
+    return like(value, like), codegen
+
+
+@instruction
+def itemsize(tyctx: Any, like: Any) -> Any:
+    """Bytes of a number of the type of `like`, a constant."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return context.get_constant(types.intp, like.bitwidth // 8)
+
+    return types.intp(like), codegen
+
+
+def by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give `stub` in compiled code the meaning that the decorated function returns for a type."""
+
+    def bind(choose: Callable[..., Any]) -> Callable[..., Any]:
+        return cast_to("Callable[..., Any]", overload(stub, inline="always", strict=False)(choose))
+
+    return bind
+
+
+# ---- registers ------------------------------------------------------------------------------
+@instruction
+def lanes(tyctx: Any, like: Any) -> Any:
+    """LANES zeros of the type of `like`, which LLVM keeps in registers."""
+    array_type = types.Array(like, 1, "C")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element = context.get_data_type(like)
+        block = ir.ArrayType(element, LANES)
+        pointer = cgutils.alloca_once(builder, block)
+        pointer.align = 64
+        builder.store(ir.Constant(block, [0.0] * LANES), pointer)
+        return _make_array(
+            context,
+            builder,
+            array_type,
+            builder.bitcast(pointer, element.as_pointer()),
+            context.get_constant(types.intp, LANES),
+        )
+
+    return array_type(like), codegen
+
+
+@instruction
+def part(tyctx: Any, x: Any, j: Any) -> Any:
+    """Elements j to j + LANES - 1 of x, as an array; unlike a slice, never cut short."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, _ = _llvm(context, x)
+        start = builder.gep(_pointer(context, builder, x, args[0], element), [args[1]])
+        return _make_array(
+            context, builder, sig.return_type, start, context.get_constant(types.intp, LANES)
+        )
+
+    return types.Array(x.dtype, 1, "C")(x, types.intp), codegen
+
+
+@instruction
+def fold(tyctx: Any, v: Any) -> Any:
+    """The sum of LANES numbers, by halves: lane k with lane k + 16, then k + 8, …"""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = _llvm(context, v)
+        index = ir.IntType(32)
+        total = builder.load(
+            _pointer(context, builder, v, args[0], ir.VectorType(element, LANES)), align=size
+        )
+        width = LANES
+        while width > 1:
+            width //= 2
+            halves = [
+                builder.shuffle_vector(
+                    total,
+                    total,
+                    ir.Constant(ir.VectorType(index, width), list(range(at, at + width))),
+                )
+                for at in (0, width)
+            ]
+            total = builder.fadd(*halves)
+        return builder.extract_element(total, index(0))
+
+    return v.dtype(v), codegen
+
+
+@instruction
+def store(tyctx: Any, v: Any, to: Any) -> Any:
+    """to[:LANES] = v, as one vector store."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = _llvm(context, v)
+        vector = ir.VectorType(element, LANES)
+        value = builder.load(_pointer(context, builder, v, args[0], vector), align=size)
+        builder.store(value, _pointer(context, builder, to, args[1], vector), align=size)
+        return context.get_dummy_value()
+
+    return types.void(v, to), codegen
+
+
+# ---- memory ---------------------------------------------------------------------------------
+@instruction
+def view(tyctx: Any, address: Any, size: Any, like: Any) -> Any:
+    """`size` elements of the type of `like` at an aligned address, as a contiguous array."""
+    array_type = types.Array(like, 1, "C")
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(like).as_pointer())
+        return _make_array(context, builder, array_type, pointer, args[1])
+
+    return array_type(types.intp, types.intp, like), codegen
+
+
+@instruction
+def peek(tyctx: Any, address: Any, like: Any) -> Any:
+    """The integer of the type of `like` at any address, aligned or not."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(like).as_pointer())
+        return builder.load(pointer, align=1)
+
+    return like(types.intp, like), codegen
+
+
+@instruction
+def poke(tyctx: Any, address: Any, value: Any) -> Any:
+    """Write an integer to any address, aligned or not."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer = builder.inttoptr(args[0], context.get_data_type(value).as_pointer())
+        builder.store(args[1], pointer, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, value), codegen
+
+
+@instruction
+def byteswap(tyctx: Any, i: Any) -> Any:
+    """The integer with its bytes in the other order."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        t = args[0].type
+        return builder.call(
+            builder.module.declare_intrinsic("llvm.bswap", [t], ir.FunctionType(t, [t])), args
+        )
+
+    return i(i), codegen
+
+
+@instruction
+def prefetch(tyctx: Any, x: Any, j: Any) -> Any:
+    """Ask for the cache lines of elements j to j + LANES - 1 of x or past its end: none faults."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = _llvm(context, x)
+        byte, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+        function = builder.module.declare_intrinsic(
+            "llvm.prefetch", [byte], ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        )
+        start = builder.gep(_pointer(context, builder, x, args[0], element), [args[1]])
+        for k in range(0, LANES, 64 // size):
+            line = builder.bitcast(builder.gep(start, [ir.Constant(ir.IntType(64), k)]), byte)
+            builder.call(function, [line, flag(0), flag(2), flag(1)])  # read, keep in L2, data
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp), codegen
+
+
+@instruction
+def stream(tyctx: Any, source: Any, address: Any, count: Any) -> Any:
+    """Copy `count` 64-byte lines from an array to an aligned address, past the cache.
+
+    The worker must `fence` before it returns: other threads may not see these stores until then.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = _llvm(context, source)
+        vector = ir.VectorType(element, 64 // size)
+        from_ = _pointer(context, builder, source, args[0], vector)
+        to = builder.inttoptr(args[1], vector.as_pointer())
+        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        with cgutils.for_range(builder, args[2]) as loop:
+            line = builder.load(builder.gep(from_, [loop.index]), align=size)
+            stored = builder.store(line, builder.gep(to, [loop.index]), align=64)
+            stored.set_metadata("nontemporal", once)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp), codegen
+
+
+@instruction
+def fence(tyctx: Any) -> Any:
+    """Make streamed stores visible to other threads."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+# ---- elementary functions -------------------------------------------------------------------
+# exp(x) = 2**n * p(r), n = round(x / ln 2), r = x - n ln 2 in two parts. Adding 1.5 * 2**23 (or
+# 2**52) rounds to an integer and leaves it, with the exponent bias, in the low bits of the sum.
+# p is the minimax polynomial of relative error over |r| <= ln(2)/2 (Remez; 1.9e-9 and 3.1e-18),
+# so rounding is what is left of the error: below 1.2 units in the last place.
+# Scaling multiplies by 2**n, where adding n to the exponent bits would lose NaN. Results that
+# would be subnormal are flushed to zero by a select that lets NaN through.
+_F = np.float32
+_LOG2E_32, _LN2_HI_32, _LN2_LO_32 = _F(1.4426950408889634), _F(0.693145751953125), _F(1.4286068e-06)
+_ROUND_32, _SHIFT_32 = _F(12582912.0 + 127.0), np.int32(23)
+_LOWEST_32, _HIGHEST_32 = _F(-87.33654), _F(88.37626)
+_P_32 = tuple(
+    _F(c)
+    for c in (1.0, 1.0, 0.4999999, 0.1666642, 0.041668225, 0.008374824, 0.0013836835)
+)
+_LOG2E_64, _LN2_HI_64, _LN2_LO_64 = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10
+_ROUND_64, _SHIFT_64 = 6755399441055744.0 + 1023.0, np.int64(52)
+_LOWEST_64, _HIGHEST_64 = -708.3964185322641, 709.4361393031039
+_P_64 = (
+    1.0,
+    1.0,
+    0.5000000000000018,
+    0.1666666666666617,
+    0.04166666666649263,
+    0.008333333333559451,
+    0.0013888888951261204,
+    0.00019841269432434438,
+    2.48014864812835e-05,
+    2.7557622652024487e-06,
+    2.7632308224452543e-07,
+    2.4994293345730463e-08,
+)
+
+
+@inline
+def _exp_32(x: Any) -> Any:
+    z = fma(x, _LOG2E_32, _ROUND_32)
+    n = z - _ROUND_32
+    power = from_bits(np.int32(bits(z) << _SHIFT_32))  # Numba widens int32 << int32
+    r = fma(n, -_LN2_LO_32, fma(n, -_LN2_HI_32, x))
+    p = fma(_P_32[6], r, _P_32[5])
+    p = fma(p, r, _P_32[4])
+    p = fma(p, r, _P_32[3])
+    p = fma(p, r, _P_32[2])
+    p = fma(p, r, _P_32[1])
+    p = fma(p, r, _P_32[0])
+    return _F(0.0) if x < _LOWEST_32 else p * power
+
+
+@inline
+def _exp_64(x: Any) -> Any:
+    z = fma(x, _LOG2E_64, _ROUND_64)
+    n = z - _ROUND_64
+    power = from_bits(bits(z) << _SHIFT_64)
+    r = fma(n, -_LN2_LO_64, fma(n, -_LN2_HI_64, x))
+    p = fma(_P_64[11], r, _P_64[10])
+    p = fma(p, r, _P_64[9])
+    p = fma(p, r, _P_64[8])
+    p = fma(p, r, _P_64[7])
+    p = fma(p, r, _P_64[6])
+    p = fma(p, r, _P_64[5])
+    p = fma(p, r, _P_64[4])
+    p = fma(p, r, _P_64[3])
+    p = fma(p, r, _P_64[2])
+    p = fma(p, r, _P_64[1])
+    p = fma(p, r, _P_64[0])
+    return 0.0 if x < _LOWEST_64 else p * power
+
+
+def exp_nonpositive(x: Any) -> Any:
+    """exp(x) for x <= 0 or NaN; 0 where it would be subnormal."""
+
+
+@by_type(exp_nonpositive)
+def _exp_nonpositive(x: Any) -> Any:
+    if x == types.float32:
+        return lambda x: _exp_32(x)
+    return lambda x: _exp_64(x)
+
+
+def exp(x: Any) -> Any:
+    """exp(x) for any x: +inf from 127.5 ln 2 (1023.5 ln 2) on, 0 where it would be subnormal."""
+
+
+@by_type(exp)
+def _exp(x: Any) -> Any:
+    if x == types.float32:
+        return lambda x: _F(np.inf) if x > _HIGHEST_32 else _exp_32(x)
+    return lambda x: np.inf if x > _HIGHEST_64 else _exp_64(x)
+
+
+# log(1 + u) = 2 atanh(z), z = u / (2 + u) <= 1/3: the odd series needs no branch and keeps the
+# relative error where u is small. Terms until the next is below a quarter of the rounding.
+_ATANH_32 = tuple(_F(2.0 / (2 * k + 1)) for k in range(7))
+_ATANH_64 = tuple(2.0 / (2 * k + 1) for k in range(16))
+
+
+@inline
+def _log1p_32(u: Any) -> Any:
+    z = u / (_F(2.0) + u)
+    q = z * z
+    p = _ATANH_32[6]
+    for k in (5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _ATANH_32[k])
+    return z * p
+
+
+@inline
+def _log1p_64(u: Any) -> Any:
+    z = u / (2.0 + u)
+    q = z * z
+    p = _ATANH_64[15]
+    for k in (14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _ATANH_64[k])
+    return z * p
+
+
+def log1p_unit(u: Any) -> Any:
+    """log(1 + u) for 0 <= u <= 1 or NaN."""
+
+
+@by_type(log1p_unit)
+def _log1p_unit(u: Any) -> Any:
+    if u == types.float32:
+        return lambda u: _log1p_32(u)
+    return lambda u: _log1p_64(u)

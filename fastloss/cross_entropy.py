@@ -1,0 +1,514 @@
+"""Cross-entropy of logits, and the negative log-likelihood of log-probabilities."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numba import prange
+from numpy.typing import ArrayLike
+
+from fastloss._engine import arrays, rows
+from fastloss._engine.arrays import Array
+from fastloss._engine.jit import inline, kernel
+from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
+from fastloss._engine.vector import cast, fence
+
+__all__ = ["cross_entropy", "nll_loss"]
+
+
+# ---- formula --------------------------------------------------------------------------------
+@inline
+def row_loss(
+    m: float, s: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
+    smoothing: float, columns: int,
+) -> float:
+    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log(s).
+
+    `short` is sum_j w_j (m - x_j) and `mass` sum_j w_j. Grouped so that a shift of the logits
+    cancels before anything is rounded; a term that smoothing leaves out is not formed, since its
+    zero times an infinite logit would be NaN.
+    """
+    log_s = math.log(s)
+    loss = 0.0
+    if smoothing < 1.0:
+        loss += (1.0 - smoothing) * w_t * ((m - x_t) * inv + log_s)
+    if smoothing > 0.0:
+        loss += smoothing / columns * (short * inv + log_s * mass)
+    return loss
+
+
+# ---- kernel ---------------------------------------------------------------------------------
+# What the kernel writes beside the losses.
+NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
+
+
+@kernel
+def cross_entropy_rows(
+    first: int, last: int, workers: int, phase: int, n: int, columns: int,
+    work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
+    x: int, xg: Array, targets: Array, at_target: Array, weight: Array, mass: float,
+    sample_weight: Array, smoothing: float, losses: Array,
+    wanted: int, scale: float, t: int, tg: Array, companion: int,
+    out: int, og: Array, curved: int, cg: Array, streamed: int,
+) -> None:
+    """losses[i], and by `wanted` the gradient, the Hessian times a tangent, or its diagonal.
+
+    With p = softmax(x/T), q the smoothed and weighted target, A = sum(q) and k the row's share of
+    the reduction: gradient k (A p - q)/T, Hessian k A (diag(p) - p p')/T^2. `t` is the tangent, or
+    with smoothing the class weights.
+    """
+    count = rows.segments(columns)
+    tasks = n if phase == rows.WHOLE else n * count
+    zero = cast(0.0, inv)
+    for w in prange(first, last):
+        mine = work + w * stride
+        for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+            i, k0, k1 = rows.task_of(task, phase, count)
+            slot = w if phase == rows.WHOLE else i
+            y = targets[i]
+            row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
+            j0, j1 = k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns)
+            if phase != rows.FINISH and y >= 0:
+                if k0 == 0:  # before any worker writes a gradient over it
+                    at_target[i] = rows.element(row, xg, y, mine, inv)
+                rows.walk_segments(
+                    row, xg, columns, k0, k1, rows.LOGITS, inv, other, tg, companion,
+                    keep, mine, maxima[slot], parts, slot * count,
+                )
+            if phase == rows.WALK:
+                continue
+            share = scale * (np.float64(sample_weight[i]) if sample_weight.size else 1.0)
+            m, s, u = 0.0, 1.0, 0.0
+            w_t = 0.0
+            if y >= 0:
+                w_t = np.float64(weight[y]) if weight.size else 1.0
+                m, s, u, _ = rows.merged(parts, slot * count, count, companion, inv)
+                if k0 == 0:
+                    losses[i] = row_loss(
+                        m, s, u, mass, at_target[i], np.float64(inv), w_t, smoothing, columns
+                    )
+            elif k0 == 0:
+                losses[i] = 0.0
+            if wanted == NOTHING:
+                continue
+            to, to_curved = rows.row_address(out, og, i), rows.row_address(curved, cg, i)
+            if y < 0 or scale == 0.0:
+                rows.fill(zero, j0, j1, mine, to, og)
+                if wanted >= GRAD_HESS:
+                    rows.fill(zero, j0, j1, mine, to_curved, cg)
+                continue
+            total = (1.0 - smoothing) * w_t + smoothing / columns * mass
+            pull = share * np.float64(inv)
+            bend = pull * np.float64(inv) * total
+            if wanted == HVP:
+                rows.finish(
+                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, s,
+                    rows.AFFINE, cast(bend, inv), cast(-bend * (u / s), inv), zero, zero,
+                    -1, zero, to, og, streamed,
+                )
+                continue
+            # Of two outputs, one that lies on the logits comes last.
+            for step in range(2):
+                if (step == 0) == (wanted == HESS_GRAD):
+                    if wanted >= GRAD_HESS:
+                        rows.finish(
+                            row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
+                            maxima[slot], m, s, rows.CURVE, zero, cast(bend, inv), zero, zero,
+                            -1, zero, to_curved, cg, streamed,
+                        )
+                else:
+                    rows.finish(
+                        row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
+                        maxima[slot], m, s,
+                        rows.AFFINE if companion == rows.WEIGHTS else rows.SCALE,
+                        zero, cast(pull * total, inv), cast(-pull * smoothing / columns, inv), zero,
+                        y, cast(pull * (1.0 - smoothing) * w_t, inv), to, og, streamed,
+                    )
+        if streamed:
+            fence()
+
+
+# ---- the loss bound to its arguments --------------------------------------------------------
+class _Targets:
+    """Checked rows of logits or log-probabilities, their class-index targets and their weights."""
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        name: str,
+        targets: ArrayLike,
+        axis: int,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int,
+        reduction: str,
+    ) -> None:
+        self.x = arrays.real(logits, name)
+        self.axis = arrays.axis_of(axis, self.x.ndim, name)
+        self.dtype = arrays.compute_type(self.x)
+        self.shape = arrays.without(self.x.shape, (self.axis,))
+        self.classes = self.x.shape[self.axis]
+        self.reduction = arrays.reduction_of(reduction)
+        self.weight = arrays.class_weights(weight, self.classes, self.dtype)
+        self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.dtype)
+        self.targets = arrays.class_targets(
+            targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
+        )
+
+    def row_weights(self) -> Array:
+        """Each row's weight in the mean, sample weight times class weight; 0 where ignored."""
+        share = (self.targets >= 0).astype(np.float64)
+        if self.weight is not None:
+            share *= self.weight[self.targets]
+            share[self.targets < 0] = 0.0
+        if self.sample_weight is not None:
+            share *= self.sample_weight
+            share[self.targets < 0] = 0.0
+        return share
+
+    def reduce(self, losses: Array) -> Any:
+        """Losses of the rows, class weights within, to the value asked for."""
+        if self.sample_weight is not None:
+            losses = np.where(self.targets < 0, 0.0, losses * self.sample_weight)
+        if self.reduction == "none":
+            result = losses.astype(self.dtype).reshape(self.shape)
+            return result if result.ndim else result[()]
+        total = losses.sum()
+        if self.reduction == "mean":
+            # No row that counts, or none of any weight: 0/0, whatever the logits.
+            denominator = self.denominator
+            total = total / denominator if denominator != 0.0 else np.nan
+        return self.dtype.type(total)
+
+    @cached_property
+    def denominator(self) -> float:
+        """What the mean divides by."""
+        if self.weight is None and self.sample_weight is None:
+            return float(np.count_nonzero(self.targets >= 0))
+        return float(self.row_weights().sum())
+
+
+class _CrossEntropy(_Targets):
+    """Cross-entropy and its derivatives, by `cross_entropy_rows`."""
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike,
+        axis: int,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float,
+        temperature: float,
+    ) -> None:
+        self.smoothing = arrays.fraction(label_smoothing, "label_smoothing")
+        self.inv = 1.0 / arrays.positive(temperature, "temperature")
+        super().__init__(
+            logits, "logits", targets, axis, weight, sample_weight, ignore_index, reduction
+        )
+
+    def value(self) -> Any:
+        return self.reduce(self._run(NOTHING))
+
+    def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
+        grad = arrays.output(out, self.x.shape, self.dtype)
+        return self.reduce(self._run(GRAD, out, grad)), grad
+
+    def hvp(self, tangent: ArrayLike, out: Array | None) -> Array:
+        t = arrays.real(tangent, "tangent")
+        t = arrays.same_shape(t, self.x.shape, "tangent", "logits")
+        product = arrays.output(out, self.x.shape, self.dtype)
+        self._run(HVP, out, product, tangent=t)
+        return product
+
+    def value_grad_hess(
+        self, out: tuple[Array | None, Array | None] | None
+    ) -> tuple[Any, Array, Array]:
+        if out is not None and (not isinstance(out, tuple) or len(out) != 2):
+            raise TypeError("out must be a pair of arrays, (gradient, Hessian diagonal), or None")
+        mine = out or (None, None)
+        grad = arrays.output(mine[0], self.x.shape, self.dtype, "out[0]")
+        hess = arrays.output(mine[1], self.x.shape, self.dtype, "out[1]")
+        if arrays.overlap(grad, hess):
+            raise ValueError("out[0] and out[1] overlap; the two results need two arrays")
+        # The one that lies on the logits is written last.
+        order = HESS_GRAD if np.may_share_memory(grad, self.x) else GRAD_HESS
+        losses = self._run(order, mine[0], grad, hess=hess, given=mine[1])
+        return self.reduce(losses), grad, hess
+
+    def _run(
+        self,
+        wanted: int,
+        out: Array | None = None,
+        result: Array | None = None,
+        *,
+        tangent: Array | None = None,
+        hess: Array | None = None,
+        given: Array | None = None,
+    ) -> Array:
+        """The losses of the rows; `result` and `hess` are written."""
+        dtype, axes = self.dtype, (self.axis,)
+        losses = np.empty(self.targets.size)
+        if not losses.size:
+            return losses
+        x, t = self.x, tangent
+        for user, written in ((out, result), (given, hess)):
+            if user is not None and written is not None:
+                x = arrays.apart(x, written)
+                t = t if t is None else arrays.apart(t, written)
+        smooth = self.smoothing > 0.0
+        weight, mass, companion = self.weight, float(self.classes), rows.ALONE
+        if smooth and weight is None:
+            weight = np.ones(self.classes, dtype)
+        elif weight is not None:
+            mass = float(weight.sum(dtype=np.float64))
+        if wanted == HVP:
+            companion = rows.TANGENTS
+        elif smooth:
+            companion, t = rows.WEIGHTS, weight
+        if t is None:
+            t = x
+        xl = arrays.rows_of(x, axes, dtype)
+        tl = arrays.rows_of(t, (0,) if companion == rows.WEIGHTS else axes, dtype)
+        result = x if result is None else result
+        hess = result if hess is None else hess
+        inv = rows.reciprocal(self.inv, dtype)
+        none = np.empty(0, dtype)
+        plan = rows.Plan(xl.rows, xl.columns, inv, exponentials=wanted != NOTHING)
+        plan.run(
+            cross_entropy_rows,
+            arrays.address(x), xl.geometry, self.targets, np.empty(xl.rows, dtype),
+            none if weight is None else weight, mass,
+            none if self.sample_weight is None else self.sample_weight, self.smoothing, losses,
+            wanted, self._scale(), arrays.address(t), tl.geometry, companion,
+            arrays.address(result), arrays.rows_of(result, axes, dtype).geometry,
+            arrays.address(hess), arrays.rows_of(hess, axes, dtype).geometry,
+            rows.streamed(out, result, x),
+        )
+        return losses
+
+    def _scale(self) -> float:
+        """What a row's gradient is multiplied by, beside its weights; 0 makes it exactly 0."""
+        if self.reduction == "mean":
+            return 1.0 / self.denominator if self.denominator != 0.0 else 0.0
+        share = self.row_weights()
+        if self.smoothing > 0.0 and self.weight is not None and self.weight.any():
+            share = (self.targets >= 0) * (
+                1.0 if self.sample_weight is None else self.sample_weight
+            )
+        return 1.0 if share.any() else 0.0
+
+
+class _NegativeLogLikelihood(_Targets):
+    """-w_t log p_t: a gather, and a scatter for its gradient."""
+
+    def __init__(
+        self,
+        log_probs: ArrayLike,
+        targets: ArrayLike,
+        axis: int,
+        weight: ArrayLike | None,
+        ignore_index: int,
+        reduction: str,
+    ) -> None:
+        super().__init__(
+            log_probs, "log_probs", targets, axis, weight, None, ignore_index, reduction
+        )
+        self.counted = self.targets >= 0
+        # One index a row, any valid one where the row is ignored.
+        self.index = np.expand_dims(
+            np.where(self.counted, self.targets, 0).reshape(self.shape), self.axis
+        )
+
+    def value(self) -> Any:
+        taken = np.take_along_axis(self.x, self.index, self.axis).reshape(-1)
+        losses = -taken.astype(np.float64)
+        if self.weight is not None:
+            losses *= self.weight[self.targets]
+        losses[~self.counted] = 0.0
+        return self.reduce(losses)
+
+    def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
+        grad = arrays.output(out, self.x.shape, self.dtype)
+        value = self.value()
+        share = self.row_weights()
+        if self.reduction == "mean":
+            share = share / self.denominator if self.denominator != 0.0 else share * 0.0
+        grad[...] = 0
+        slopes = np.where(self.counted, -share, 0.0).reshape(self.index.shape)
+        np.put_along_axis(grad, self.index, slopes.astype(self.dtype), self.axis)
+        return value, grad
+
+
+# ---- doors ----------------------------------------------------------------------------------
+@CurvedLoss
+def cross_entropy(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+) -> BoundCurvedLoss[Result]:
+    r"""Cross-entropy between rows of logits and class indices, in nats.
+
+    .. math::
+
+        \ell_i = (1 - \varepsilon)\, w_{y_i} n_{i y_i}
+            + \frac{\varepsilon}{V} \sum_j w_j n_{ij}, \quad
+        n_{ij} = \log \sum_k e^{x_{ik}/T} - x_{ij}/T
+
+    The mean is the sum of s_i l_i over that of s_i w_{y_i}, both over the rows that are not ignored.
+    Computed online, fused: the value costs one read of the logits, the gradient one write more.
+
+    Parameters
+    ----------
+    logits : array_like, shape (..., V)
+        Unnormalised log-probabilities; V classes along `axis`. Any layout; never copied whole.
+    targets : array_like of int, the shape of `logits` without `axis`
+        Class indices, 0 to V - 1, or `ignore_index`.
+    axis : int, default -1
+        The class axis.
+    weight : array_like, shape (V,), optional
+        w, a weight for each class.
+    sample_weight : array_like, the shape of `targets`, optional
+        s, a weight for each row, in its loss and in the mean's denominator.
+    ignore_index : int, default -100
+        Rows with this target have loss 0 and gradient exactly 0, whatever their logits.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        What becomes of the losses of the rows.
+    label_smoothing : float, default 0.0
+        eps, the share of the target spread over all classes; in [0, 1].
+    temperature : float, default 1.0
+        T, which divides the logits; the gradient is with respect to the logits passed in.
+
+    Returns
+    -------
+    scalar, or for "none" ndarray of the shape of `targets`
+        In nats; float32 for float32 logits, otherwise float64. Rows are summed in float64.
+
+    Raises
+    ------
+    TypeError
+        `logits`, `weight` or `sample_weight` is not real; `targets` is float or bool.
+    ValueError
+        `targets`, `weight`, `sample_weight` or `out` has another shape; an option is out of range;
+        there are no classes.
+    IndexError
+        A target is out of range; the first such row and its value are named.
+    numpy.exceptions.AxisError
+        `axis` is out of range.
+
+    Notes
+    -----
+    A -inf logit has probability 0; with a -inf target, or smoothing and any -inf, the loss is +inf
+    and the gradient finite. A row of nothing but -inf, or with NaN or +inf in it, is NaN. With every
+    row ignored, or no weight in all, the mean is NaN and the gradient exactly 0. No rows: the mean
+    is NaN, the sum 0.
+
+    The definitions are those of `torch.nn.functional.cross_entropy`, but for: gradients of ignored
+    rows, and of all rows where the total weight is 0, are exactly 0; the mean is NaN wherever its
+    denominator is 0; other float arguments are converted to the type of `logits`; `sample_weight`
+    and `temperature` are additions.
+
+    Scratch: up to 4 MB a thread, with smoothing V numbers more, and a 512th of a row of more than
+    32768 columns.
+
+    Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)` and `value_grad_hess`, all
+    with the same options; the first derivatives take `out=`, which may be `logits` itself.
+
+    References
+    ----------
+    C. Szegedy et al., "Rethinking the Inception architecture for computer vision", 2016, section 7
+    (label smoothing). M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax", 2018.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> p = np.array([[0.2, 0.7, 0.1], [0.2, 0.7, 0.1], [0.4, 0.6, 0.0]])
+    >>> with np.errstate(divide="ignore"):
+    ...     logits = np.log(p)
+    >>> fl.cross_entropy(logits, [1, 1, 1], reduction="none").round(4)
+    array([0.3567, 0.3567, 0.5108])
+    >>> loss, grad = fl.cross_entropy.value_and_grad(logits, [1, 1, 1], reduction="sum")
+    >>> grad.round(4)
+    array([[ 0.2, -0.3,  0.1],
+           [ 0.2, -0.3,  0.1],
+           [ 0.4, -0.4,  0. ]])
+    """
+    return _CrossEntropy(
+        logits, targets, axis, weight, sample_weight, ignore_index, reduction,
+        label_smoothing, temperature,
+    )
+
+
+@Loss
+def nll_loss(
+    log_probs: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> BoundLoss[Result]:
+    r"""Negative log-likelihood of class indices under rows of log-probabilities, in nats.
+
+    .. math:: \ell_i = -w_{y_i}\, \log p_{i y_i}
+
+    `nll_loss(log_softmax(x), y)` is `cross_entropy(x, y)`, which does both in one read.
+
+    Parameters
+    ----------
+    log_probs : array_like, shape (..., V)
+        Log-probabilities; V classes along `axis`. They are not normalised here.
+    targets : array_like of int, the shape of `log_probs` without `axis`
+        Class indices, 0 to V - 1, or `ignore_index`.
+    axis : int, default -1
+        The class axis.
+    weight : array_like, shape (V,), optional
+        w, a weight for each class.
+    ignore_index : int, default -100
+        Rows with this target have loss 0 and gradient 0.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        The mean divides by the sum of w_{y_i} over the rows that are not ignored.
+
+    Returns
+    -------
+    scalar, or for "none" ndarray of the shape of `targets`
+        In nats; float32 for float32 log-probabilities, otherwise float64.
+
+    Raises
+    ------
+    TypeError, ValueError, IndexError, numpy.exceptions.AxisError
+        As `cross_entropy`.
+
+    Notes
+    -----
+    A log-probability of -inf gives +inf; NaN gives NaN in its row. With every row ignored, or no
+    weight in all, the mean is NaN and the gradient exactly 0. Scratch: some numbers a row.
+
+    Methods: `value_and_grad` and `grad`, the gradient being -w at the target and 0 elsewhere.
+
+    References
+    ----------
+    C. M. Bishop, "Pattern Recognition and Machine Learning", 2006, equation 4.108.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastloss as fl
+    >>> float(fl.nll_loss(np.log([[0.2, 0.7, 0.1]]), [1]).round(4))
+    0.3567
+    """
+    return _NegativeLogLikelihood(log_probs, targets, axis, weight, ignore_index, reduction)
