@@ -22,22 +22,35 @@ __all__ = ["cross_entropy", "nll_loss"]
 # ---- formula --------------------------------------------------------------------------------
 @inline
 def row_loss(
-    m: float, s: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
+    m: float, r: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
     smoothing: float, columns: int,
 ) -> float:
-    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log(s).
+    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log(1 + r).
 
     `short` is sum_j w_j (m - x_j) and `mass` sum_j w_j. Grouped so that a shift of the logits
     cancels before anything is rounded; a term that smoothing leaves out is not formed, since its
     zero times an infinite logit would be NaN.
     """
-    log_s = math.log(s)
+    log_s = math.log1p(r)
     loss = 0.0
     if smoothing < 1.0:
         loss += (1.0 - smoothing) * w_t * ((m - x_t) * inv + log_s)
     if smoothing > 0.0:
         loss += smoothing / columns * (short * inv + log_s * mass)
     return loss
+
+
+@inline
+def target_slope(
+    m: float, r: float, mass: float, x_t: float, inv: float, w_t: float, smoothing: float, columns: int
+) -> float:
+    """sum(q) p_t - q_t, q the smoothed and weighted target; 1 - p_t keeps its digits near p_t = 1."""
+    s = rows.mass(rows.LOGITS, m, r)
+    below = -r / s if x_t == m else math.exp((x_t - m) * inv) / s - 1.0
+    slope = (1.0 - smoothing) * w_t * below
+    if smoothing > 0.0:
+        slope += smoothing / columns * (mass * (1.0 + below) - w_t)
+    return slope
 
 
 # ---- kernel ---------------------------------------------------------------------------------
@@ -81,14 +94,16 @@ def cross_entropy_rows(
             if phase == rows.WALK:
                 continue
             share = scale * (np.float64(sample_weight[i]) if sample_weight.size else 1.0)
-            m, s, u = 0.0, 1.0, 0.0
+            m, r, u, c = 0.0, 0.0, 0.0, 0.0
             w_t = 0.0
             if y >= 0:
                 w_t = np.float64(weight[y]) if weight.size else 1.0
-                m, s, u, _ = rows.merged(parts, slot * count, count, companion, inv)
+                m, r, u, _, c, _ = rows.merged(
+                    parts, slot * count, count, rows.LOGITS, companion, inv
+                )
                 if k0 == 0:
                     losses[i] = row_loss(
-                        m, s, u, mass, at_target[i], np.float64(inv), w_t, smoothing, columns
+                        m, r, u, mass, at_target[i], np.float64(inv), w_t, smoothing, columns
                     )
             elif k0 == 0:
                 losses[i] = 0.0
@@ -105,27 +120,32 @@ def cross_entropy_rows(
             bend = pull * np.float64(inv) * total
             if wanted == HVP:
                 rows.finish(
-                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, s,
-                    rows.AFFINE, cast(bend, inv), cast(-bend * (u / s), inv), zero, zero,
+                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
+                    rows.AFFINE, cast(c, inv), cast(u / rows.mass(rows.LOGITS, m, r), inv),
+                    cast(bend, inv), zero, zero,
                     -1, zero, to, og, streamed,
                 )
                 continue
+            slope = target_slope(
+                m, r, mass, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
+            )
             # Of two outputs, one that lies on the logits comes last.
             for step in range(2):
                 if (step == 0) == (wanted == HESS_GRAD):
                     if wanted >= GRAD_HESS:
                         rows.finish(
                             row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                            maxima[slot], m, s, rows.CURVE, zero, cast(bend, inv), zero, zero,
+                            maxima[slot], m, r, rows.CURVE, zero, zero, zero, cast(bend, inv), zero,
                             -1, zero, to_curved, cg, streamed,
                         )
                 else:
                     rows.finish(
                         row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                        maxima[slot], m, s,
+                        maxima[slot], m, r,
                         rows.AFFINE if companion == rows.WEIGHTS else rows.SCALE,
-                        zero, cast(pull * total, inv), cast(-pull * smoothing / columns, inv), zero,
-                        y, cast(pull * (1.0 - smoothing) * w_t, inv), to, og, streamed,
+                        zero, zero, zero, cast(pull * total, inv),
+                        cast(-pull * smoothing / columns, inv), y, cast(pull * slope, inv),
+                        to, og, streamed,
                     )
         if streamed:
             fence()

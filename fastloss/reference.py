@@ -2,7 +2,8 @@
 
 What CI holds the kernels against. Everything is computed in float64, or in longdouble for longdouble
 input (which judges the float64 kernels), by other algebra than the kernels': explicit Jacobians and
-Hessians, one-hot matrices, `log(sum(exp(x - max)))`. Gradients are formulas of their own, named
+Hessians, one-hot matrices, `log(sum(exp(x - max)))`. Where a textbook formula would subtract a
+probability from 1, the 1 is written out as the sum of all of them and the pair (i, i) cancels on paper. Gradients are formulas of their own, named
 `NAME_grad`, `NAME_hvp`, `NAME_jvp` and so on. Nothing is checked and memory is no object.
 """
 
@@ -67,9 +68,8 @@ def logsumexp(x: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Any:
     if z.size == 0:
         return np.full_like(z.sum(axis=axis, keepdims=keepdims), -np.inf)
     m = z.max(axis=axis, keepdims=True)
-    m = np.where(np.isinf(m), 0.0, m)
-    with np.errstate(divide="ignore"):
-        s = np.log(np.exp(z - m).sum(axis=axis, keepdims=True)) + m
+    with np.errstate(divide="ignore", invalid="ignore"):
+        s = np.where(np.isinf(m), m, m + _log_sum_exp(z - m, axis))
     return s if keepdims else np.squeeze(s, axis=axis)[()]
 
 
@@ -78,15 +78,26 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> A
     z = _wide(x) / temperature
     with np.errstate(invalid="ignore"):
         d = z - z.max(axis=axis, keepdims=True)
-        y: Array = d - np.log(np.exp(d).sum(axis=axis, keepdims=True))
+        y: Array = d - _log_sum_exp(d, axis)
     return y
 
 
+def _log_sum_exp(d: Array, axis: Axis) -> Array:
+    """log(sum(exp(d))), max d = 0, as log(1 + the others): exp(0) = 1 would swallow small ones."""
+    e = np.exp(d)
+    at_top = d == 0
+    ties = at_top.sum(axis=axis, keepdims=True)
+    others: Array = np.where(at_top, 0, e).sum(axis=axis, keepdims=True)
+    return np.where(ties == 0, np.nan, np.log1p(others + (ties - 1)))
+
+
 def softmax_jacobian(x: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> Array:
-    """(diag(p) - p p') / T, the class axis last."""
+    """(diag(p) - p p') / T, the class axis last; p_i (1 - p_i) is the sum of the row's others."""
     p = np.moveaxis(softmax(x, axis, temperature=temperature), axis, -1)
-    diagonal = p[..., :, None] * np.eye(p.shape[-1])
-    dense: Array = (diagonal - p[..., :, None] * p[..., None, :]) / temperature
+    dense: Array = -p[..., :, None] * p[..., None, :] / temperature
+    i = np.arange(p.shape[-1])
+    dense[..., i, i] = np.where(np.isnan(dense[..., i, i]), np.nan, 0)
+    dense[..., i, i] -= dense.sum(axis=-1)
     return dense
 
 
@@ -97,30 +108,41 @@ def log_softmax_jacobian(x: ArrayLike, axis: int = -1, *, temperature: float = 1
     return dense
 
 
-def _apply(jacobian: Array, v: ArrayLike, axis: int, transposed: bool) -> Array:
-    v = np.moveaxis(_wide(v), axis, -1)
-    formula = "...ij,...i->...j" if transposed else "...ij,...j->...i"
-    return np.moveaxis(np.einsum(formula, jacobian, v), -1, axis)
+def _exchange(p: Array, q: Array) -> Array:
+    """q - p sum(q) along the last axis: sum_j (q_i p_j - p_i q_j), in which j = i is 0."""
+    pairs: Array = q[..., :, None] * p[..., None, :] - p[..., :, None] * q[..., None, :]
+    return pairs.sum(axis=-1)
 
 
 def softmax_jvp(x: ArrayLike, v: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> Array:
-    return _apply(softmax_jacobian(x, axis, temperature=temperature), v, axis, False)
+    """Row i: sum_j p_i p_j (v_i - v_j) / T."""
+    p = np.moveaxis(softmax(x, axis, temperature=temperature), axis, -1)
+    t = np.moveaxis(_wide(v), axis, -1)
+    pairs = p[..., :, None] * p[..., None, :] * (t[..., :, None] - t[..., None, :])
+    return np.moveaxis(pairs.sum(axis=-1) / temperature, -1, axis)
 
 
 def softmax_vjp(x: ArrayLike, v: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> Array:
-    return _apply(softmax_jacobian(x, axis, temperature=temperature), v, axis, True)
+    """The Jacobian is symmetric."""
+    return softmax_jvp(x, v, axis, temperature=temperature)
 
 
 def log_softmax_jvp(
     x: ArrayLike, v: ArrayLike, axis: int = -1, *, temperature: float = 1.0
 ) -> Array:
-    return _apply(log_softmax_jacobian(x, axis, temperature=temperature), v, axis, False)
+    """Row i: sum_j p_j (v_i - v_j) / T."""
+    p = np.moveaxis(softmax(x, axis, temperature=temperature), axis, -1)
+    t = np.moveaxis(_wide(v), axis, -1)
+    pairs = p[..., None, :] * (t[..., :, None] - t[..., None, :])
+    return np.moveaxis(pairs.sum(axis=-1) / temperature, -1, axis)
 
 
 def log_softmax_vjp(
     x: ArrayLike, v: ArrayLike, axis: int = -1, *, temperature: float = 1.0
 ) -> Array:
-    return _apply(log_softmax_jacobian(x, axis, temperature=temperature), v, axis, True)
+    """Row i: sum_j (v_i p_j - p_i v_j) / T."""
+    p = np.moveaxis(softmax(x, axis, temperature=temperature), axis, -1)
+    return np.moveaxis(_exchange(p, np.moveaxis(_wide(v), axis, -1)) / temperature, -1, axis)
 
 
 def logsumexp_jvp(x: ArrayLike, v: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Any:
@@ -251,19 +273,8 @@ def cross_entropy_grad(
     p = softmax(x, temperature=temperature)
     share = _share(row_weight, worth, reduction)
     ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
-    grad = (worth.sum(axis=1, keepdims=True) * p - worth) / temperature * share
+    grad = -_exchange(p, worth) / temperature * share
     return _unrows(np.where(ignored | (share == 0), 0, grad), logits, axis)
-
-
-def _hessians(
-    logits: ArrayLike, targets: ArrayLike, axis: int, temperature: float, reduction: str, options: Any
-) -> Array:
-    x, worth, row_weight = _rows(logits, targets, axis, *options)
-    jacobian = softmax_jacobian(x, temperature=temperature)
-    share = _share(row_weight, worth, reduction)
-    dense = worth.sum(axis=1)[:, None, None] * jacobian / temperature * share
-    ignored = (worth == 0).all(axis=1)[:, None, None]
-    return np.where(ignored | (share == 0), 0, dense)
 
 
 def cross_entropy_hvp(
@@ -279,11 +290,16 @@ def cross_entropy_hvp(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
 ) -> Array:
-    """H @ tangent with H = sum(Q) (diag(p) - p p') / T**2, formed row by row."""
-    options = weight, sample_weight, ignore_index, label_smoothing
-    dense = _hessians(logits, targets, axis, temperature, reduction, options)
-    t = np.moveaxis(_wide(tangent), axis, -1).reshape(dense.shape[:2])
-    return _unrows(np.einsum("nij,nj->ni", dense, t), logits, axis)
+    """H @ tangent with H = sum(Q) (diag(p) - p p') / T**2."""
+    x, worth, row_weight = _rows(
+        logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
+    )
+    t = np.moveaxis(_wide(tangent), axis, -1).reshape(x.shape)
+    share = _share(row_weight, worth, reduction)
+    product = softmax_jvp(x, t, temperature=temperature) / temperature * share
+    ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
+    product *= worth.sum(axis=1, keepdims=True)
+    return _unrows(np.where(ignored | (share == 0), 0, product), logits, axis)
 
 
 def cross_entropy_hess(
@@ -299,9 +315,14 @@ def cross_entropy_hess(
     temperature: float = 1.0,
 ) -> Array:
     """The diagonal of H."""
-    options = weight, sample_weight, ignore_index, label_smoothing
-    dense = _hessians(logits, targets, axis, temperature, reduction, options)
-    return _unrows(np.einsum("nii->ni", dense), logits, axis)
+    x, worth, row_weight = _rows(
+        logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
+    )
+    share = _share(row_weight, worth, reduction)
+    diagonal = np.einsum("nii->ni", softmax_jacobian(x, temperature=temperature))
+    diagonal = diagonal * worth.sum(axis=1, keepdims=True) / temperature * share
+    ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
+    return _unrows(np.where(ignored | (share == 0), 0, diagonal), logits, axis)
 
 
 def nll_loss(

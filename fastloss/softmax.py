@@ -24,12 +24,11 @@ def map_rows(
     first: int, last: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     holds: int, x: int, xg: Array, t: int, tg: Array, companion: int, per_row: Array,
-    mode: int, a: float, b: float, b_dot: float, b_sum: float, g: float, d_dot: float,
-    out: int, og: Array, streamed: int,
+    mode: int, a: float, b: float, b_sum: float, g: float, centred: int, out: int, og: Array, streamed: int,
 ) -> None:
-    """A row of results from each row of logits, as rows.finish makes it with
+    """A row of results from each row of logits, as `rows.finish` makes it from a, g,
 
-    b = (b + b_dot <p, t> + b_sum sum(t)) * per_row[i] and d = d_dot <p, t>.
+    b = (b + b_sum sum(t)) * per_row[i] and, if centred, hi + lo = <p, t>.
     """
     count = rows.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
@@ -45,19 +44,24 @@ def map_rows(
                     keep, mine, maxima[slot], parts, slot * count,
                 )
             if phase != rows.WALK:
-                m, s, u, v = rows.merged(parts, slot * count, count, companion, inv)
-                if holds != rows.LOGITS:
-                    s = 1.0
-                bi = b + b_dot * (u / s)
+                m, r, u, v, c, peak = rows.merged(
+                    parts, slot * count, count, holds, companion, inv
+                )
+                hi, lo, bi, spot, exact = 0.0, 0.0, b, -1, 0.0
+                if centred:
+                    hi, lo = c, u / rows.mass(holds, m, r) if holds == rows.LOGITS else u
                 if b_sum != 0.0:
                     bi += b_sum * v
+                    # u_j - p_j sum(u) where p_j may be nearly 1
+                    spot, q = peak, rows.unlikely(holds, m, r)
+                    exact = g * (c * q - (1.0 - q) * (v - c))
                 if per_row.size:
                     bi *= per_row[i]
                 rows.finish(
                     row, xg, k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns), holds, inv,
-                    other, tg, keep, mine, maxima[slot], m, s,
-                    mode, cast(a, inv), cast(bi, inv), cast(g, inv), cast(d_dot * (u / s), inv),
-                    -1, inv, rows.row_address(out, og, i), og, streamed,
+                    other, tg, keep, mine, maxima[slot], m, r,
+                    mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
+                    spot, cast(exact, inv), rows.row_address(out, og, i), og, streamed,
                 )
         if streamed:
             fence()
@@ -83,13 +87,15 @@ def reduce_rows(
                     keep, work + w * stride, maxima[slot], parts, slot * count,
                 )
             if phase != rows.WALK:
-                m, s, u, _ = rows.merged(parts, slot * count, count, companion, inv)
+                m, r, u, _, c, _ = rows.merged(
+                    parts, slot * count, count, rows.LOGITS, companion, inv
+                )
                 if companion == rows.TANGENTS:
-                    out[i] = u / s
-                elif m == np.inf:  # s is NaN there; no NaN in the row, or m were NaN
+                    out[i] = c + u / rows.mass(rows.LOGITS, m, r)
+                elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
                     out[i] = m
                 else:
-                    out[i] = m + math.log(s)
+                    out[i] = m + math.log1p(r)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------
@@ -116,10 +122,9 @@ class _Rows:
         holds: int = rows.LOGITS,
         a: float = 0.0,
         b: float = 0.0,
-        b_dot: float = 0.0,
         b_sum: float = 0.0,
         g: float = 0.0,
-        d_dot: float = 0.0,
+        centred: bool = False,
     ) -> Any:
         """One result for each element of x, by `map_rows`."""
         result = arrays.output(out, self.x.shape, self.dtype)
@@ -136,7 +141,7 @@ class _Rows:
                 holds, arrays.address(x), xl.geometry, arrays.address(t), tl.geometry,
                 rows.ALONE if beside is None else rows.TANGENTS,
                 np.empty(0, self.dtype) if per_row is None else per_row,
-                mode, a, b, b_dot, b_sum, g, d_dot,
+                mode, a, b, b_sum, g, int(centred),
                 arrays.address(target), to.geometry, rows.streamed(out, target, x),
             )
             arrays.write_back(result, self.axes, target)
@@ -186,7 +191,7 @@ class _Softmax(_Rows):
         return self._product(self.vector(cotangent, "cotangent"), rows.PROBS, out)
 
     def _product(self, v: Array, holds: int, out: Array | None) -> Any:
-        return self.map(out, rows.AFFINE, beside=v, holds=holds, a=self.inv, b_dot=-self.inv)
+        return self.map(out, rows.AFFINE, beside=v, holds=holds, a=self.inv, centred=True)
 
     def jacobian(self) -> Array:
         p = self._probabilities()
@@ -222,7 +227,7 @@ class _LogSoftmax(_Softmax):
 
     def _jvp(self, tangent: ArrayLike, holds: int, out: Array | None) -> Any:
         t = self.vector(tangent, "tangent")
-        return self.map(out, rows.AFFINE, beside=t, holds=holds, g=self.inv, d_dot=-self.inv)
+        return self.map(out, rows.AFFINE, beside=t, holds=holds, g=self.inv, centred=True)
 
     def _vjp(self, cotangent: ArrayLike, holds: int, out: Array | None) -> Any:
         u = self.vector(cotangent, "cotangent")

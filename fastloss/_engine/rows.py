@@ -1,8 +1,7 @@
 """The online walk of a row, shared by every softmax-like family.
 
 A row is cut by its length alone: into segments of SEGMENT columns, each into blocks of BLOCK that
-fit L1. Within a segment the walk keeps (m, s, u, v), a running maximum, the sum of exponentials
-below it and two sums over a companion row; segments merge in order, in float64. So a row's bits do
+fit L1. Within a segment the walk keeps a `State`; segments merge in order, in float64. So a row's bits do
 not depend on the other rows, on the threads, or on who walks which segment: a row is one task, or,
 where rows are few and long, each of its segments is (phase WALK, then FINISH).
 
@@ -63,11 +62,18 @@ AHEAD = 2 * BLOCK  # elements between the exponentials and the prefetch: hides D
 WHOLE, WALK, FINISH = 0, 1, 2
 # What a row holds.
 LOGITS, PROBS, LOG_PROBS = 0, 1, 2
-# What walks beside it: nothing; tangents t, for u = sum(e t) and v = sum(t); class weights w, for
-# u = sum(w (m - x)) and v = sum(w).
+# What walks beside it: nothing; tangents t, for u = sum(e (t - c)) and v = sum(t); class weights w,
+# for u = sum(w (m - x)) and v = sum(w).
 ALONE, TANGENTS, WEIGHTS = 0, 1, 2
-# What `finish` writes, with p = softmax: c p; p (a t + b) + g t + d; log p; c (p - p p).
+# What `finish` writes, with p = softmax and d = (t - hi) - lo: b p; p (a d + b) + g d; log p;
+# b p (1 - p).
 SCALE, AFFINE, LOG, CURVE = 0, 1, 2, 3
+# What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
+# below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
+# probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
+# has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
+# (M, R hold for logits alone; C, PEAK with tangents alone.)
+M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
 # Parts of a worker's scratch.
 X_BLOCK, T_BLOCK, O_BLOCK, E = 0, 1, 2, 3
@@ -221,7 +227,7 @@ def block_max(x: Array) -> Any:
 
 @leaf
 def exp_sum(x: Array, m: Any, inv: Any, e: Array) -> Any:
-    """E = exp((x - m) inv); the sum of e."""
+    """e = exp((x - m) inv); the sum of e."""
     wide()
     total = lanes(m)
     for j in range(0, x.size, LANES):
@@ -236,34 +242,73 @@ def exp_sum(x: Array, m: Any, inv: Any, e: Array) -> Any:
 
 
 @leaf
-def copy(x: Array, e: Array) -> None:
-    """E = x."""
+def exp_sum_peak(x: Array, m: Any, inv: Any, e: Array) -> Any:
+    """e = exp((x - m) inv) with m the largest of x; the sum of e but for one element at m."""
     wide()
-    for j in range(x.size):
-        e[j] = x[j]
+    total, ties = lanes(m), lanes(m)
+    one, zero = cast(1.0, m), cast(0.0, m)
+    for j in range(0, x.size, LANES):
+        prefetch(x, j + AHEAD)
+        q = part(x, j)
+        v = lanes(m)
+        for k in range(LANES):
+            v[k] = exp_nonpositive((q[k] - m) * inv)
+            total[k] += zero if q[k] == m else v[k]
+            ties[k] += one if q[k] == m else zero
+        store(v, part(e, j))
+    return fold(total) + (fold(ties) - one)
 
 
 @leaf
-def exp_each(x: Array, e: Array) -> None:
-    """E = exp(x)."""
+def index_of(x: Array, value: Any) -> int:
+    """The first index of a value, 0 where there is none."""
     wide()
+    n = np.int32(x.size)
+    first = n
+    for j in range(n):
+        first = min(first, np.int32(j) if x[j] == value else n)
+    return first if first < n else 0
+
+
+@leaf
+def copy(x: Array, e: Array) -> Any:
+    """e = x; the sum of e."""
+    wide()
+    total = lanes(x[0])
+    for j in range(0, x.size, LANES):
+        q = part(x, j)
+        v = lanes(x[0])
+        for k in range(LANES):
+            v[k] = q[k]
+            total[k] += q[k]
+        store(v, part(e, j))
+    return fold(total)
+
+
+@leaf
+def exp_each(x: Array, e: Array) -> Any:
+    """e = exp(x); the sum of e."""
+    wide()
+    total = lanes(x[0])
     for j in range(0, x.size, LANES):
         q = part(x, j)
         v = lanes(x[0])
         for k in range(LANES):
             v[k] = exp(q[k])
+            total[k] += v[k]
         store(v, part(e, j))
+    return fold(total)
 
 
 @leaf
-def dot_sum(e: Array, t: Array) -> Any:
-    """The sums of e t and of t."""
+def dot_sum(e: Array, t: Array, c: Any) -> Any:
+    """The sums of e (t - c) and of t."""
     wide()
     dot, total = lanes(e[0]), lanes(e[0])
     for j in range(0, e.size, LANES):
         left, right = part(e, j), part(t, j)
         for k in range(LANES):
-            dot[k] = fma(left[k], right[k], dot[k])
+            dot[k] = fma(left[k], right[k] - c, dot[k])
             total[k] += right[k]
     return fold(dot), fold(total)
 
@@ -283,7 +328,7 @@ def weigh(x: Array, m: Any, w: Array) -> Any:
 
 @leaf
 def scale(e: Array, c: Any, o: Array) -> None:
-    """O = c e."""
+    """o = c e."""
     wide()
     for j in range(0, e.size, LANES):
         q = part(e, j)
@@ -294,20 +339,23 @@ def scale(e: Array, c: Any, o: Array) -> None:
 
 
 @leaf
-def affine(e: Array, c: Any, t: Array, a: Any, b: Any, g: Any, d: Any, o: Array) -> None:
-    """O = p (a t + b) + g t + d with p = c e."""
+def affine(
+    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, o: Array
+) -> None:
+    """o = p (a d + b) + g d with p = c e and d = (t - hi) - lo."""
     wide()
     for j in range(0, e.size, LANES):
         left, right = part(e, j), part(t, j)
         v = lanes(c)
         for k in range(LANES):
-            v[k] = fma(left[k] * c, fma(a, right[k], b), fma(g, right[k], d))
+            d = (right[k] - hi) - lo
+            v[k] = fma(left[k] * c, fma(a, d, b), g * d)
         store(v, part(o, j))
 
 
 @leaf
 def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
-    """O = (x - m) inv - log s."""
+    """o = (x - m) inv - log s."""
     wide()
     for j in range(0, x.size, LANES):
         q = part(x, j)
@@ -318,31 +366,30 @@ def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
 
 
 @leaf
-def curve(e: Array, c: Any, b: Any, o: Array) -> None:
-    """O = b p (1 - p) with p = c e."""
+def curve(e: Array, c: Any, b: Any, rest: Any, o: Array) -> None:
+    """o = b p (1 - p) with p = c e; 1 - p is `rest` for the one p that may be above a half."""
     wide()
+    one = cast(1.0, c)
     for j in range(0, e.size, LANES):
         q = part(e, j)
         v = lanes(c)
         for k in range(LANES):
             p = q[k] * c
-            v[k] = b * (p - p * p)
+            v[k] = b * (p * (rest if p + p > one else one - p))
         store(v, part(o, j))
 
 
 @inline
 def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array) -> Any:
-    """E from a block of a row under its running maximum; the sum of e (logits only)."""
-    if holds == LOGITS:
-        if m == -np.inf:  # nothing but -inf so far: (-inf) - (-inf) must not be formed
-            pad(e, 0, cast(0.0, inv))
-            return e[0]
+    """e from a block of a row under its running maximum; the sum of e."""
+    if holds == LOGITS and m != -np.inf:
         return exp_sum(x, m, inv, e)
     if holds == LOG_PROBS:
-        exp_each(x, e)
-    else:
-        copy(x, e)
-    return e[0]
+        return exp_each(x, e)
+    if holds == PROBS:
+        return copy(x, e)
+    pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
+    return cast(0.0, inv)
 
 
 # ---- the walk -------------------------------------------------------------------------------
@@ -371,36 +418,55 @@ def task_of(task: int, phase: int, count: int) -> Any:
     return task // count, task % count, task % count + 1
 
 
+@inline
+def mass(holds: int, m: float, r: float) -> float:
+    """The sum of exponentials below m; or of probabilities, where the row holds them."""
+    if holds != LOGITS:
+        return r
+    return 0.0 if m == -np.inf else 1.0 + r
+
+
 @leaf
 def walk(
     row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
-    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array,
-) -> Any:
-    """(m, s, u, v) of one segment, columns j0 to j1 - 1; maxima[b] = the m that block b saw."""
+    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, state: Array,
+) -> None:
+    """The state of one segment, columns j0 to j1 - 1; maxima[b] = the m that block b saw."""
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block, e = (
         buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv), buffer(work, E, inv)
     )
-    m = cast(-np.inf if holds == LOGITS else 0.0, inv)
-    s = u = v = 0.0
+    m, c = cast(-np.inf, inv), zero
+    r = u = v = 0.0
+    peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         x = block(row, g, j, n, fill, x_block)
+        exps = kept(e, keep, j, n, inv)
         old = m
-        if holds == LOGITS:
-            m = maximum(m, block_max(x))
-        # s = sum(exp((x[:j] - m) inv)), u = sum(exp((x[:j] - m) inv) t[:j])
-        if m != old:  # larger, or NaN
+        m = maximum(m, block_max(x))
+        maxima[j // BLOCK] = m
+        s = mass(holds, old, r)  # up to here, below `old`
+        if holds == LOGITS and m != old:  # larger, or NaN
             factor = math.exp(np.float64((old - m) * inv))
             s *= factor
             if companion == TANGENTS:
                 u *= factor
-        maxima[j // BLOCK] = m
-        exps = kept(e, keep, j, n, inv)
-        s += exponentials(x, holds, m, inv, exps)
+            r = s + exp_sum_peak(x, m, inv, exps)
+            if m == np.inf:
+                r = np.nan
+        else:
+            r += exponentials(x, holds, m, inv, exps)
+        # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion == TANGENTS:
-            du, dv = dot_sum(exps, block(other, og, j, n, zero, t_block))
+            t = block(other, og, j, n, zero, t_block)
+            if m != old:
+                at = index_of(x, m)
+                u += (np.float64(c) - np.float64(t[at])) * s
+                c = t[at]
+                peak = j + at
+            du, dv = dot_sum(exps, t, c)
             u += du
             v += dv
         elif companion == WEIGHTS:
@@ -412,7 +478,7 @@ def walk(
             du, dv = weigh(x, top, block(other, og, j, n, zero, t_block))
             u += du
             v += dv
-    return m, s, u, v
+    state[M], state[R], state[U], state[V], state[C], state[PEAK] = m, r, u, v, c, peak
 
 
 @leaf
@@ -421,52 +487,64 @@ def walk_segments(
     other: int, og: Array, companion: int, keep: int, work: int, maxima: Array,
     parts: Array, first: int,
 ) -> None:
-    """parts[first + k] = (m, s, u, v) of segment k, for k0 <= k < k1."""
+    """parts[first + k] = the state of segment k, for k0 <= k < k1."""
     for k in range(k0, k1):
-        m, s, u, v = walk(
+        walk(
             row, g, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
-            other, og, companion, keep, work, maxima,
+            other, og, companion, keep, work, maxima, parts[first + k],
         )
-        parts[first + k, 0] = m
-        parts[first + k, 1] = s
-        parts[first + k, 2] = u
-        parts[first + k, 3] = v
 
 
 @leaf
-def merged(parts: Array, first: int, count: int, companion: int, inv: Any) -> Any:
-    """(m, s, u, v) of a row from those of its segments, in their order."""
-    m = parts[first, 0]
+def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv: Any) -> Any:
+    """(m, r, u, v, c, peak) of a row from the states of its segments, in their order."""
+    top = first
+    m = parts[first, M]
     for k in range(first + 1, first + count):
-        m = maximum(m, parts[k, 0])
-    s = u = v = 0.0
+        if parts[k, M] > m:
+            top = k
+        m = maximum(m, parts[k, M])
+    c = parts[top, C]
+    r = u = v = 0.0
     for k in range(first, first + count):
-        mk, sk, uk, vk = parts[k, 0], parts[k, 1], parts[k, 2], parts[k, 3]
+        mk, rk, uk, vk = parts[k, M], parts[k, R], parts[k, U], parts[k, V]
+        sk = mass(holds, mk, rk)
         factor = 0.0 if mk == -np.inf else math.exp((mk - m) * np.float64(inv))
-        s += sk * factor
+        if holds != LOGITS:
+            factor = 1.0
+        r += rk if k == top else sk * factor
         if companion == TANGENTS:
-            u += uk * factor
+            u += (uk + (parts[k, C] - c) * sk) * factor
         elif companion == WEIGHTS:
             u += uk + (m - (0.0 if mk == -np.inf else mk)) * vk
         v += vk
-    return m, s, u, v
+    return m, r, u, v, c, int(parts[top, PEAK])
+
+
+@inline
+def unlikely(holds: int, m: float, r: float) -> float:
+    """1 - p of the maximum, with all its digits."""
+    if holds == LOGITS:
+        return r / mass(holds, m, r)
+    return -math.expm1(m) if holds == LOG_PROBS else 1.0 - m
 
 
 @leaf
 def finish(
     row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
-    other: int, og: Array, keep: int, work: int, maxima: Array, m: float, s: float,
-    mode: int, a: Any, b: Any, gt: Any, d: Any, spot: int, amount: Any,
+    other: int, og: Array, keep: int, work: int, maxima: Array, m: float, r: float,
+    mode: int, hi: Any, lo: Any, a: Any, b: Any, gt: Any, spot: int, exact: Any,
     out: int, outg: Array, streamed: int,
 ) -> None:
-    """Write columns j0 to j1 - 1 of a row of results by `mode`, less `amount` at column `spot`."""
+    """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`."""
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block, o_block, e = (
         buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv),
         buffer(work, O_BLOCK, inv), buffer(work, E, inv),
     )
-    top, log_s = cast(m, inv), cast(math.log(s), inv)
+    s = mass(holds, m, r)
+    top, log_s, rest = cast(m, inv), cast(math.log1p(r), inv), cast(r / s, inv)
     seen = cast(np.inf, inv)
     p_of_e = zero
     for j in range(j0, j1, BLOCK):
@@ -477,22 +555,24 @@ def finish(
             shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o)
         else:
             exps = kept(e, keep, j, n, inv)
-            mj = maxima[j // BLOCK]
+            mj = maxima[j // BLOCK] if holds == LOGITS else zero
             if not keep:
                 exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps)
             # p = exps * exp((mj - m) inv) / s
             if mj != seen:
                 seen = mj
-                c = math.exp((np.float64(mj) - m) * np.float64(inv)) / s
+                c = 1.0
+                if holds == LOGITS:
+                    c = math.exp((np.float64(mj) - m) * np.float64(inv)) / s
                 p_of_e = cast(c * np.float64(b) if mode == SCALE else c, inv)
             if mode == SCALE:
                 scale(exps, p_of_e, o)
             elif mode == AFFINE:
-                affine(exps, p_of_e, block(other, og, j, n, zero, t_block), a, b, gt, d, o)
+                affine(exps, p_of_e, block(other, og, j, n, zero, t_block), hi, lo, a, b, gt, o)
             else:
-                curve(exps, p_of_e, b, o)
+                curve(exps, p_of_e, b, rest, o)
         if j <= spot < j + n:
-            o[spot - j] -= amount
+            o[spot - j] = exact
         if not in_place:
             put(o, n, out, outg, j, streamed)
 
@@ -522,7 +602,7 @@ class Scratch:
 
 class Plan:
     """Who does what in one call, and the scratch for it: per worker three blocks and at most KEPT
-    bytes of exponentials, per segment four numbers, per block its maximum.
+    bytes of exponentials, per segment STATE numbers, per block its maximum.
     """
 
     def __init__(self, n: int, columns: int, scalar: Any, exponentials: bool) -> None:
@@ -538,7 +618,7 @@ class Plan:
         self._scratch = Scratch(self._workers, size)
         slots = n if split else self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), scalar.dtype)
-        parts = np.empty((slots * count, 4))
+        parts = np.empty((slots * count, STATE))
         self._args = (
             n, columns, self._scratch.address, self._scratch.stride, int(keep), maxima, parts, scalar
         )

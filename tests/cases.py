@@ -1,0 +1,209 @@
+"""Every operation and method: how to sample its arguments, which options to try, who judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import naive
+import numpy as np
+
+import fastloss as fl
+from fastloss import reference
+
+Options = dict[str, Any]
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Case:
+    """One callable of the public API and its oracle, which take the same arguments."""
+
+    name: str
+    call: Callable[..., Any]
+    truth: Callable[..., Any]
+    naive: Callable[..., Any]
+    sample: Callable[[Rng, tuple[int, ...], type, Options], tuple[Any, ...]]
+    options: tuple[Options, ...] = ({},)
+    rowwise: bool = True  # a result for each element, judged row by row along the axis
+    shapes: tuple[tuple[int, ...], ...] = ((5, 7), (3, 1), (2, 33), (2, 3, 4), (1, 1500))
+    terms: Callable[..., Any] | None = None
+
+
+def logits(rng: Rng, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    """Normal logits with an outlier here and there, so that a wrong maximum shows."""
+    x = rng.normal(0, 3, shape)
+    spikes = rng.random(shape) < 0.02
+    return np.where(spikes, x * 12, x).astype(dtype)
+
+
+def alone(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    return (logits(rng, shape, dtype),)
+
+
+def with_vector(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    return logits(rng, shape, dtype), rng.normal(0, 2, shape).astype(dtype)
+
+
+def with_row_vector(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    axis = options.get("axis", -1)
+    rows = list(shape)
+    if options.get("keepdims"):
+        rows[axis] = 1
+    else:
+        del rows[axis]
+    return logits(rng, shape, dtype), rng.normal(0, 2, rows).astype(dtype)
+
+
+def log_probs(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    x, y = with_targets(rng, shape, dtype, options)
+    return naive.log_softmax(x, options.get("axis", -1)), y
+
+
+def with_targets(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    axis = options.get("axis", -1)
+    rows = list(shape)
+    classes = rows.pop(axis)
+    y = rng.integers(0, classes, rows)
+    if y.size > 1:  # ignore some rows, never all of them
+        ignored = rng.random(rows) < 0.25
+        ignored.flat[rng.integers(0, y.size)] = False
+        y[ignored] = options.get("ignore_index", -100)
+    return logits(rng, shape, dtype), y
+
+
+def with_targets_and_vector(
+    rng: Rng, shape: tuple[int, ...], dtype: type, options: Options
+) -> tuple[Any, ...]:
+    x, y = with_targets(rng, shape, dtype, options)
+    return x, y, rng.normal(0, 2, shape).astype(dtype)
+
+
+def filled(options: Options, rng: Rng, shape: tuple[int, ...], dtype: type) -> Options:
+    """Options in which `...` stands for an array: class weights, or sample weights."""
+    axis = options.get("axis", -1)
+    rows = list(shape)
+    classes = rows.pop(axis)
+    sizes = {"weight": (classes,), "sample_weight": tuple(rows)}
+    return {
+        k: rng.uniform(0.2, 3, sizes[k]).astype(dtype) if v is ... else v for k, v in options.items()
+    }
+
+
+AXES = ({}, {"axis": 0}, {"axis": 1})
+SOFT = (*AXES, {"temperature": 0.3}, {"temperature": 1.7}, {"temperature": 20.0, "axis": 0})
+LSE = (*AXES, {"keepdims": True}, {"keepdims": True, "axis": 0})
+CE = (
+    {},
+    {"axis": 0, "reduction": "sum"},
+    {"reduction": "none"},
+    {"weight": ...},
+    {"weight": ..., "reduction": "none", "axis": 1},
+    {"sample_weight": ...},
+    {"sample_weight": ..., "weight": ..., "reduction": "sum"},
+    {"sample_weight": ..., "reduction": "none"},
+    {"label_smoothing": 0.1},
+    {"label_smoothing": 0.4, "weight": ..., "sample_weight": ..., "reduction": "mean"},
+    {"label_smoothing": 1.0, "weight": ..., "reduction": "none", "axis": 0},
+    {"ignore_index": 0},
+    {"ignore_index": -1, "weight": ..., "axis": 0},
+    {"temperature": 0.4, "reduction": "sum"},
+    {"temperature": 3.0, "label_smoothing": 0.2, "weight": ..., "reduction": "none"},
+)
+NLL = tuple(o for o in CE if not {"sample_weight", "label_smoothing", "temperature"} & set(o))
+
+
+def _from_output(op: Any, method: str) -> Callable[..., Any]:
+    """`op.METHOD_from_output` as a function of x: by way of op's output."""
+
+    def call(x: Any, v: Any, *args: Any, out: Any = None, **options: Any) -> Any:
+        y = op(x, *args, **options)
+        return getattr(op, f"{method}_from_output")(y, v, *args, out=out, **options)
+
+    return call
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for name in ("softmax", "log_softmax"):
+        op = getattr(fl, name)
+        cases.append(Case(name, op, getattr(reference, name), getattr(naive, name), alone, SOFT))
+        for method in ("jvp", "vjp"):
+            judges = [getattr(judge, f"{name}_{method}") for judge in (reference, naive)]
+            for suffix, call in (("", getattr(op, method)), ("_from_output", _from_output(op, method))):
+                cases.append(
+                    Case(
+                        f"{name}.{method}{suffix}", call, *judges, with_vector, SOFT,
+                        terms=getattr(naive, f"{name}_terms"),
+                    )
+                )
+    lse = fl.logsumexp
+    cases += [
+        Case("logsumexp", lse, reference.logsumexp, naive.logsumexp, alone, LSE, rowwise=False),
+        Case(
+            "logsumexp.jvp", lse.jvp, reference.logsumexp_jvp, naive.logsumexp_jvp, with_vector, LSE,
+            rowwise=False, terms=naive.logsumexp_terms,
+        ),
+        Case(
+            "logsumexp.vjp", lse.vjp, reference.logsumexp_vjp, naive.logsumexp_vjp, with_row_vector, LSE
+        ),
+    ]
+    for name in ("softplus", "sigmoid", "log_sigmoid"):
+        op = getattr(fl, name)
+        cases.append(Case(name, op, getattr(reference, name), getattr(naive, name), alone))
+        for method in ("jvp", "vjp"):
+            judges = [
+                (lambda slope: lambda x, v: slope(x) * v)(getattr(judge, f"{name}_grad"))
+                for judge in (reference, naive)
+            ]
+            cases.append(Case(f"{name}.{method}", getattr(op, method), *judges, with_vector))
+    ce, nll = fl.cross_entropy, fl.nll_loss
+    cases += [
+        Case(
+            "cross_entropy", ce, reference.cross_entropy, naive.cross_entropy, with_targets, CE,
+            rowwise=False,
+        ),
+        Case(
+            "cross_entropy.grad", ce.grad, reference.cross_entropy_grad, naive.cross_entropy_grad,
+            with_targets, CE,
+        ),
+        Case(
+            "cross_entropy.hvp", ce.hvp, reference.cross_entropy_hvp, naive.cross_entropy_hvp,
+            with_targets_and_vector, CE, terms=naive.cross_entropy_terms,
+        ),
+        Case(
+            "cross_entropy.hess", lambda *a, **k: ce.value_grad_hess(*a, **k)[2],
+            reference.cross_entropy_hess, naive.cross_entropy_hess, with_targets, CE,
+        ),
+        Case("nll_loss", nll, reference.nll_loss, naive.nll_loss, log_probs, NLL, rowwise=False),
+        Case(
+            "nll_loss.grad", nll.grad, reference.nll_loss_grad, naive.nll_loss_grad, log_probs, NLL
+        ),
+    ]
+    return cases
+
+
+CASES = {case.name: case for case in _cases()}
+
+
+def layouts(x: np.ndarray) -> dict[str, np.ndarray]:
+    """Arrays equal to x that lie differently in memory."""
+    swapped = x.astype(x.dtype.newbyteorder("S"))
+    raw = np.empty(x.nbytes + 1, np.uint8)[1:]
+    unaligned = raw.view(x.dtype).reshape(x.shape)
+    unaligned[...] = x
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    wide[..., ::2] = x
+    frozen = x.copy()
+    frozen.flags.writeable = False
+    return {
+        "C": x.copy(),
+        "F": np.asfortranarray(x),
+        "reversed": np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+        "upside down": np.ascontiguousarray(x[::-1])[::-1],
+        "strided": wide[..., ::2],
+        "swapped": swapped,
+        "unaligned": unaligned,
+        "read-only": frozen,
+    }

@@ -1,0 +1,48 @@
+"""Excess error: how far a result may be from the truth is what the textbook formula, computed in the
+same type, is off by, plus four roundings. Never a guessed tolerance.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def assert_close(
+    ours: Any, truth: Any, naive: Any, axis: int | None = None, what: str = "", terms: Any = None
+) -> None:
+    """Per row along `axis` (None: per element): |ours - truth| within the bound, and the same NaN and
+    infinities.
+
+    A product with a Jacobian is a difference, and how far rounded terms may be off does not shrink
+    where they happen to cancel; there `terms` is their size, which stands in for that of the truth.
+    """
+    ours, truth, naive = np.asarray(ours), np.asarray(truth), np.asarray(naive)
+    assert ours.shape == truth.shape, (what, ours.shape, truth.shape)
+    if ours.size == 0:
+        return
+    unit = np.finfo(ours.dtype)
+    with np.errstate(over="ignore"):
+        rounded = truth.astype(ours.dtype)
+    special = ~np.isfinite(rounded)
+    assert np.array_equal(ours[special], rounded[special], equal_nan=True), (
+        f"{what}: NaN or infinities differ: {ours[special][:5]} against {rounded[special][:5]}"
+    )
+    assert np.isfinite(ours[~special]).all(), f"{what}: not finite where the truth is"
+    wide = truth.astype(np.longdouble)
+    zero = np.longdouble(0)
+    excess = np.where(special, zero, np.abs(np.where(special, zero, ours) - np.where(special, zero, wide)))
+    size = np.where(special, zero, np.abs(np.where(special, zero, wide)))
+    if terms is not None:
+        size = np.maximum(size, np.where(np.isfinite(terms), terms, zero))
+    usable = ~special & np.isfinite(naive)
+    allowed = np.where(usable, np.abs(np.where(usable, naive, zero) - np.where(usable, wide, zero)), zero)
+    if axis is not None and ours.ndim:
+        excess, size, allowed = (a.max(axis=axis) for a in (excess, size, allowed))
+    bound = allowed + 4 * np.longdouble(unit.eps) * size + np.longdouble(unit.tiny)
+    worst = np.argmax(excess - bound)
+    assert (excess <= bound).all(), (
+        f"{what}: error {excess.flat[worst]:.3g} exceeds {bound.flat[worst]:.3g} "
+        f"(naive {allowed.flat[worst]:.3g}, size {size.flat[worst]:.3g}) at {worst}"
+    )

@@ -1,0 +1,184 @@
+"""The max-shifted textbook formulas in the type of their input: what an excess error is measured
+against. In a wider type they also judge rows too long for the reference's explicit matrices.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+Array = Any
+
+
+# ---- what is subtracted from what: the size of the terms of products with a Jacobian ----------
+def softmax_terms(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    p, v = softmax(x, axis, temperature=temperature), np.abs(v)
+    return p * (v + (p * v).sum(axis=axis, keepdims=True)) / temperature
+
+
+def log_softmax_terms(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    p, v = softmax(x, axis, temperature=temperature), np.abs(v)
+    return (v + p * v.sum(axis=axis, keepdims=True) + (p * v).sum(axis=axis, keepdims=True)) / temperature
+
+
+def logsumexp_terms(x: Array, v: Array, axis: Any = -1, *, keepdims: bool = False) -> Array:
+    return (softmax(x, axis) * np.abs(v)).sum(axis=axis, keepdims=keepdims)
+
+
+def cross_entropy_terms(x: Array, y: Array, tangent: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    v = np.moveaxis(tangent, axis, -1).reshape(x.shape)
+    t = options.get("temperature", 1.0)
+    size = softmax_terms(x, v, temperature=t) / t * q.sum(axis=-1, keepdims=True)
+    return _back(size * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+# ---- values and derivatives -------------------------------------------------------------------
+
+
+def softmax(x: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    z = x / x.dtype.type(temperature)
+    e = np.exp(z - z.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
+def log_softmax(x: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    z = x / x.dtype.type(temperature)
+    d = z - z.max(axis=axis, keepdims=True)
+    return d - np.log(np.exp(d).sum(axis=axis, keepdims=True))
+
+
+def logsumexp(x: Array, axis: Any = -1, *, keepdims: bool = False) -> Array:
+    m = x.max(axis=axis, keepdims=True)
+    s = m + np.log(np.exp(x - m).sum(axis=axis, keepdims=True))
+    return s if keepdims else np.squeeze(s, axis=axis)
+
+
+def softmax_jvp(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    p = softmax(x, axis, temperature=temperature)
+    return p * (v - (p * v).sum(axis=axis, keepdims=True)) / x.dtype.type(temperature)
+
+
+softmax_vjp = softmax_jvp
+
+
+def log_softmax_jvp(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    p = softmax(x, axis, temperature=temperature)
+    return (v - (p * v).sum(axis=axis, keepdims=True)) / x.dtype.type(temperature)
+
+
+def log_softmax_vjp(x: Array, u: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    p = softmax(x, axis, temperature=temperature)
+    return (u - p * u.sum(axis=axis, keepdims=True)) / x.dtype.type(temperature)
+
+
+def logsumexp_jvp(x: Array, v: Array, axis: Any = -1, *, keepdims: bool = False) -> Array:
+    return (softmax(x, axis) * v).sum(axis=axis, keepdims=keepdims)
+
+
+def logsumexp_vjp(x: Array, u: Array, axis: Any = -1, *, keepdims: bool = False) -> Array:
+    return softmax(x, axis) * (u if keepdims else np.expand_dims(u, axis))
+
+
+def softplus(x: Array) -> Array:
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def sigmoid(x: Array) -> Array:
+    with np.errstate(over="ignore"):
+        return 1 / (1 + np.exp(-x))
+
+
+def log_sigmoid(x: Array) -> Array:
+    return -softplus(-x)
+
+
+def softplus_grad(x: Array) -> Array:
+    return sigmoid(x)
+
+
+def sigmoid_grad(x: Array) -> Array:
+    return sigmoid(x) * (1 - sigmoid(x))
+
+
+def log_sigmoid_grad(x: Array) -> Array:
+    return sigmoid(-x)
+
+
+def _parts(x: Array, y: Array, options: dict[str, Any]) -> tuple[Array, ...]:
+    axis = options.get("axis", -1)
+    x = np.moveaxis(x, axis, -1)
+    shape = x.shape
+    x, y = x.reshape(-1, shape[-1]), np.asarray(y).reshape(-1)
+    one = x.dtype.type(1)
+    counted = y != options.get("ignore_index", -100)
+    weight, sample_weight = options.get("weight"), options.get("sample_weight")
+    w = np.full(shape[-1], one) if weight is None else np.asarray(weight, x.dtype)
+    s = np.full(len(y), one) if sample_weight is None else np.asarray(sample_weight, x.dtype).reshape(-1)
+    eps = x.dtype.type(options.get("label_smoothing", 0.0))
+    q = np.zeros_like(x)
+    q[np.arange(len(y)), np.where(counted, y, 0)] = 1
+    row = np.where(counted, s * w[np.where(counted, y, 0)], 0)
+    q = ((1 - eps) * q + eps / x.dtype.type(shape[-1])) * w
+    q = np.where(counted[:, None], q * s[:, None], 0)
+    return x, q, row, shape, axis
+
+
+def cross_entropy(x: Array, y: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    log_p = log_softmax(x, temperature=options.get("temperature", 1.0))
+    losses = -np.where(q == 0, 0, q * log_p).sum(axis=-1)
+    reduction = options.get("reduction", "mean")
+    if reduction == "none":
+        return losses.reshape(np.shape(y))
+    with np.errstate(invalid="ignore"):
+        return losses.sum() / row.sum() if reduction == "mean" else losses.sum()
+
+
+def _share(row: Array, reduction: str) -> Array:
+    with np.errstate(divide="ignore"):
+        return 1 / row.sum() if reduction == "mean" else row.dtype.type(1)
+
+
+def _back(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
+    return np.moveaxis(rows.reshape(shape), -1, axis)
+
+
+def cross_entropy_grad(x: Array, y: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    t = x.dtype.type(options.get("temperature", 1.0))
+    p = softmax(x, temperature=t)
+    grad = (q.sum(axis=-1, keepdims=True) * p - q) / t
+    return _back(grad * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def cross_entropy_hvp(x: Array, y: Array, tangent: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    v = np.moveaxis(tangent, axis, -1).reshape(x.shape)
+    t = x.dtype.type(options.get("temperature", 1.0))
+    product = softmax_jvp(x, v, temperature=t) / t * q.sum(axis=-1, keepdims=True)
+    return _back(product * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def cross_entropy_hess(x: Array, y: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    t = x.dtype.type(options.get("temperature", 1.0))
+    p = softmax(x, temperature=t)
+    diagonal = q.sum(axis=-1, keepdims=True) * (p - p * p) / (t * t)
+    return _back(diagonal * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def nll_loss(x: Array, y: Array, **options: Any) -> Array:
+    x, q, row, _, _ = _parts(x, y, options)
+    losses = -(q * x).sum(axis=-1)
+    reduction = options.get("reduction", "mean")
+    if reduction == "none":
+        return losses.reshape(np.shape(y))
+    with np.errstate(invalid="ignore"):
+        return losses.sum() / row.sum() if reduction == "mean" else losses.sum()
+
+
+def nll_loss_grad(x: Array, y: Array, **options: Any) -> Array:
+    x, q, row, shape, axis = _parts(x, y, options)
+    return _back(-q * _share(row, options.get("reduction", "mean")), shape, axis)
