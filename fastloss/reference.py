@@ -1,10 +1,11 @@
 """Textbook formulas in plain NumPy: slow, clear, and sharing nothing with the kernels.
 
-What CI holds the kernels against. Everything is computed in float64, or in longdouble for longdouble
-input (which judges the float64 kernels), by other algebra than the kernels': explicit Jacobians and
-Hessians, one-hot matrices, `log(sum(exp(x - max)))`. Where a textbook formula would subtract a
-probability from 1, the 1 is written out as the sum of all of them and the pair (i, i) cancels on paper. Gradients are formulas of their own, named
-`NAME_grad`, `NAME_hvp`, `NAME_jvp` and so on. Nothing is checked and memory is no object.
+What CI holds the kernels against. Everything is computed in float64, or in longdouble for
+longdouble input (which judges the float64 kernels), by other algebra than the kernels': explicit
+Jacobians and Hessians, one-hot matrices, `log(sum(exp(x - max)))`. Where a textbook formula would
+subtract a probability from 1, the 1 is written out as the sum of all of them, and the pair (i, i)
+cancels on paper. Gradients are formulas of their own, named `NAME_grad`, `NAME_hvp`, `NAME_jvp` and
+so on. Nothing is checked and memory is no object.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> A
     """Z - max z - log(sum(exp(z - max z))), z = x / T."""
     z = _wide(x) / temperature
     with np.errstate(invalid="ignore"):
-        d = z - z.max(axis=axis, keepdims=True)
+        d: Array = z - z.max(axis=axis, keepdims=True)
         y: Array = d - _log_sum_exp(d, axis)
     return y
 
@@ -88,7 +89,8 @@ def _log_sum_exp(d: Array, axis: Axis) -> Array:
     at_top = d == 0
     ties = at_top.sum(axis=axis, keepdims=True)
     others: Array = np.where(at_top, 0, e).sum(axis=axis, keepdims=True)
-    return np.where(ties == 0, np.nan, np.log1p(others + (ties - 1)))
+    y: Array = np.where(ties == 0, np.nan, np.log1p(others + (ties - 1)))
+    return y
 
 
 def softmax_jacobian(x: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> Array:

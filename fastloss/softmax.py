@@ -24,7 +24,8 @@ def map_rows(
     first: int, last: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     holds: int, x: int, xg: Array, t: int, tg: Array, companion: int, per_row: Array,
-    mode: int, a: float, b: float, b_sum: float, g: float, centred: int, out: int, og: Array, streamed: int,
+    mode: int, a: float, b: float, b_sum: float, g: float, centred: int,
+    out: int, og: Array, streamed: int,
 ) -> None:
     """A row of results from each row of logits, as `rows.finish` makes it from a, g,
 

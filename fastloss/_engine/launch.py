@@ -107,10 +107,8 @@ def _run_on_pool(twin: Callable[..., None], count: int, args: tuple[Any, ...]) -
 @lru_cache(maxsize=1)
 def threads() -> int:
     """Threads to use: the smaller of the CPU affinity and the container's quota."""
-    if hasattr(os, "sched_getaffinity"):
-        available = len(os.sched_getaffinity(0))
-    else:
-        available = os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    available = len(affinity(0)) if affinity else os.cpu_count() or 1
     return max(1, min(available, _quota()))
 
 

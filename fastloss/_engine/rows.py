@@ -267,7 +267,7 @@ def index_of(x: Array, value: Any) -> int:
     first = n
     for j in range(n):
         first = min(first, np.int32(j) if x[j] == value else n)
-    return first if first < n else 0
+    return int(first if first < n else 0)
 
 
 @leaf
