@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import ArrayLike
 
 from fastloss._engine import arrays, rows
@@ -60,7 +59,7 @@ NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
 
 @kernel
 def cross_entropy_rows(
-    first: int, last: int, workers: int, phase: int, n: int, columns: int,
+    w: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     x: int, xg: Array, targets: Array, at_target: Array, weight: Array, mass: float,
     sample_weight: Array, smoothing: float, losses: Array,
@@ -76,79 +75,78 @@ def cross_entropy_rows(
     count = rows.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
     zero = cast(0.0, inv)
-    for w in prange(first, last):
-        mine = work + w * stride
-        for task in range(tasks * w // workers, tasks * (w + 1) // workers):
-            i, k0, k1 = rows.task_of(task, phase, count)
-            slot = w if phase == rows.WHOLE else i
-            y = targets[i]
-            row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
-            j0, j1 = k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns)
-            if phase != rows.FINISH and y >= 0:
-                if k0 == 0:  # before any worker writes a gradient over it
-                    at_target[i] = rows.element(row, xg, y, mine, inv)
-                rows.walk_segments(
-                    row, xg, columns, k0, k1, rows.LOGITS, inv, other, tg, companion,
-                    keep, mine, maxima[slot], parts, slot * count,
-                )
-            if phase == rows.WALK:
-                continue
-            share = scale * (np.float64(sample_weight[i]) if sample_weight.size else 1.0)
-            m, r, u, c = 0.0, 0.0, 0.0, 0.0
-            w_t = 0.0
-            if y >= 0:
-                w_t = np.float64(weight[y]) if weight.size else 1.0
-                m, r, u, _, c, _ = rows.merged(
-                    parts, slot * count, count, rows.LOGITS, companion, inv
-                )
-                if k0 == 0:
-                    losses[i] = row_loss(
-                        m, r, u, mass, at_target[i], np.float64(inv), w_t, smoothing, columns
-                    )
-            elif k0 == 0:
-                losses[i] = 0.0
-            if wanted == NOTHING:
-                continue
-            to, to_curved = rows.row_address(out, og, i), rows.row_address(curved, cg, i)
-            if y < 0 or scale == 0.0:
-                rows.fill(zero, j0, j1, mine, to, og)
-                if wanted >= GRAD_HESS:
-                    rows.fill(zero, j0, j1, mine, to_curved, cg)
-                continue
-            total = (1.0 - smoothing) * w_t + smoothing / columns * mass
-            pull = share * np.float64(inv)
-            bend = pull * np.float64(inv) * total
-            if wanted == HVP:
-                rows.finish(
-                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
-                    rows.AFFINE, cast(c, inv), cast(u / rows.mass(rows.LOGITS, m, r), inv),
-                    cast(bend, inv), zero, zero,
-                    -1, zero, to, og, streamed,
-                )
-                continue
-            slope = target_slope(
-                m, r, mass, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
+    mine = work + w * stride
+    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+        i, k0, k1 = rows.task_of(task, phase, count)
+        slot = w if phase == rows.WHOLE else i
+        y = targets[i]
+        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
+        j0, j1 = k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns)
+        if phase != rows.FINISH and y >= 0:
+            if k0 == 0:  # before any worker writes a gradient over it
+                at_target[i] = rows.element(row, xg, y, mine, inv)
+            rows.walk_segments(
+                row, xg, columns, k0, k1, rows.LOGITS, inv, other, tg, companion,
+                keep, mine, maxima[slot], parts, slot * count,
             )
-            # Of two outputs, one that lies on the logits comes last.
-            for step in range(2):
-                if (step == 0) == (wanted == HESS_GRAD):
-                    if wanted >= GRAD_HESS:
-                        rows.finish(
-                            row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                            maxima[slot], m, r, rows.CURVE, zero, zero, zero, cast(bend, inv), zero,
-                            -1, zero, to_curved, cg, streamed,
-                        )
-                else:
+        if phase == rows.WALK:
+            continue
+        share = scale * (np.float64(sample_weight[i]) if sample_weight.size else 1.0)
+        m, r, u, c = 0.0, 0.0, 0.0, 0.0
+        w_t = 0.0
+        if y >= 0:
+            w_t = np.float64(weight[y]) if weight.size else 1.0
+            m, r, u, _, c, _ = rows.merged(
+                parts, slot * count, count, rows.LOGITS, companion, inv
+            )
+            if k0 == 0:
+                losses[i] = row_loss(
+                    m, r, u, mass, at_target[i], np.float64(inv), w_t, smoothing, columns
+                )
+        elif k0 == 0:
+            losses[i] = 0.0
+        if wanted == NOTHING:
+            continue
+        to, to_curved = rows.row_address(out, og, i), rows.row_address(curved, cg, i)
+        if y < 0 or scale == 0.0:
+            rows.fill(zero, j0, j1, mine, to, og)
+            if wanted >= GRAD_HESS:
+                rows.fill(zero, j0, j1, mine, to_curved, cg)
+            continue
+        total = (1.0 - smoothing) * w_t + smoothing / columns * mass
+        pull = share * np.float64(inv)
+        bend = pull * np.float64(inv) * total
+        if wanted == HVP:
+            rows.finish(
+                row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
+                rows.AFFINE, cast(c, inv), cast(u / rows.mass(rows.LOGITS, m, r), inv),
+                cast(bend, inv), zero, zero,
+                -1, zero, to, og, streamed,
+            )
+            continue
+        slope = target_slope(
+            m, r, mass, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
+        )
+        # Of two outputs, one that lies on the logits comes last.
+        for step in range(2):
+            if (step == 0) == (wanted == HESS_GRAD):
+                if wanted >= GRAD_HESS:
                     rows.finish(
                         row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                        maxima[slot], m, r,
-                        rows.AFFINE if companion == rows.WEIGHTS else rows.SCALE,
-                        zero, zero, zero, cast(pull * total, inv),
-                        cast(-pull * smoothing / columns, inv), y, cast(pull * slope, inv),
-                        to, og, streamed,
+                        maxima[slot], m, r, rows.CURVE, zero, zero, zero, cast(bend, inv), zero,
+                        -1, zero, to_curved, cg, streamed,
                     )
-        if streamed:
-            fence()
+            else:
+                rows.finish(
+                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
+                    maxima[slot], m, r,
+                    rows.AFFINE if companion == rows.WEIGHTS else rows.SCALE,
+                    zero, zero, zero, cast(pull * total, inv),
+                    cast(-pull * smoothing / columns, inv), y, cast(pull * slope, inv),
+                    to, og, streamed,
+                )
+    if streamed:
+        fence()
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------

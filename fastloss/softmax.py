@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import prange
 from numpy.typing import ArrayLike
 
 from fastloss._engine import arrays, pointwise, rows
@@ -21,7 +20,7 @@ __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "sof
 # ---- kernels --------------------------------------------------------------------------------
 @kernel
 def map_rows(
-    first: int, last: int, workers: int, phase: int, n: int, columns: int,
+    w: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     holds: int, x: int, xg: Array, t: int, tg: Array, companion: int, per_row: Array,
     mode: int, a: float, b: float, b_sum: float, g: float, centred: int,
@@ -33,70 +32,68 @@ def map_rows(
     """
     count = rows.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
-    for w in prange(first, last):
-        mine = work + w * stride
-        for task in range(tasks * w // workers, tasks * (w + 1) // workers):
-            i, k0, k1 = rows.task_of(task, phase, count)
-            slot = w if phase == rows.WHOLE else i
-            row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
-            if phase != rows.FINISH:
-                rows.walk_segments(
-                    row, xg, columns, k0, k1, holds, inv, other, tg, companion,
-                    keep, mine, maxima[slot], parts, slot * count,
-                )
-            if phase != rows.WALK:
-                m, r, u, v, c, peak = rows.merged(
-                    parts, slot * count, count, holds, companion, inv
-                )
-                hi, lo, bi, spot, exact = 0.0, 0.0, b, -1, 0.0
-                if centred:
-                    hi, lo = c, u / rows.mass(holds, m, r) if holds == rows.LOGITS else u
-                if b_sum != 0.0:
-                    bi += b_sum * v
-                    # u_j - p_j sum(u) where p_j may be nearly 1
-                    spot, q = peak, rows.unlikely(holds, m, r)
-                    exact = g * (c * q - (1.0 - q) * (v - c))
-                if per_row.size:
-                    bi *= per_row[i]
-                rows.finish(
-                    row, xg, k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns), holds, inv,
-                    other, tg, keep, mine, maxima[slot], m, r,
-                    mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
-                    spot, cast(exact, inv), rows.row_address(out, og, i), og, streamed,
-                )
-        if streamed:
-            fence()
+    mine = work + w * stride
+    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+        i, k0, k1 = rows.task_of(task, phase, count)
+        slot = w if phase == rows.WHOLE else i
+        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
+        if phase != rows.FINISH:
+            rows.walk_segments(
+                row, xg, columns, k0, k1, holds, inv, other, tg, companion,
+                keep, mine, maxima[slot], parts, slot * count,
+            )
+        if phase != rows.WALK:
+            m, r, u, v, c, peak = rows.merged(
+                parts, slot * count, count, holds, companion, inv
+            )
+            hi, lo, bi, spot, exact = 0.0, 0.0, b, -1, 0.0
+            if centred:
+                hi, lo = c, u / rows.mass(holds, m, r) if holds == rows.LOGITS else u
+            if b_sum != 0.0:
+                bi += b_sum * v
+                # u_j - p_j sum(u) where p_j may be nearly 1
+                spot, q = peak, rows.unlikely(holds, m, r)
+                exact = g * (c * q - (1.0 - q) * (v - c))
+            if per_row.size:
+                bi *= per_row[i]
+            rows.finish(
+                row, xg, k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns), holds, inv,
+                other, tg, keep, mine, maxima[slot], m, r,
+                mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
+                spot, cast(exact, inv), rows.row_address(out, og, i), og, streamed,
+            )
+    if streamed:
+        fence()
 
 
 @kernel
 def reduce_rows(
-    first: int, last: int, workers: int, phase: int, n: int, columns: int,
+    w: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     x: int, xg: Array, t: int, tg: Array, companion: int, out: Array,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
     count = rows.segments(columns)
     tasks = n if phase != rows.WALK else n * count
-    for w in prange(first, last):
-        for task in range(tasks * w // workers, tasks * (w + 1) // workers):
-            i, k0, k1 = rows.task_of(task, phase if phase == rows.WALK else rows.WHOLE, count)
-            slot = w if phase == rows.WHOLE else i
-            if phase != rows.FINISH:
-                rows.walk_segments(
-                    rows.row_address(x, xg, i), xg, columns, k0, k1, rows.LOGITS, inv,
-                    rows.row_address(t, tg, i), tg, companion,
-                    keep, work + w * stride, maxima[slot], parts, slot * count,
-                )
-            if phase != rows.WALK:
-                m, r, u, _, c, _ = rows.merged(
-                    parts, slot * count, count, rows.LOGITS, companion, inv
-                )
-                if companion == rows.TANGENTS:
-                    out[i] = c + u / rows.mass(rows.LOGITS, m, r)
-                elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
-                    out[i] = m
-                else:
-                    out[i] = m + math.log1p(r)
+    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+        i, k0, k1 = rows.task_of(task, phase if phase == rows.WALK else rows.WHOLE, count)
+        slot = w if phase == rows.WHOLE else i
+        if phase != rows.FINISH:
+            rows.walk_segments(
+                rows.row_address(x, xg, i), xg, columns, k0, k1, rows.LOGITS, inv,
+                rows.row_address(t, tg, i), tg, companion,
+                keep, work + w * stride, maxima[slot], parts, slot * count,
+            )
+        if phase != rows.WALK:
+            m, r, u, _, c, _ = rows.merged(
+                parts, slot * count, count, rows.LOGITS, companion, inv
+            )
+            if companion == rows.TANGENTS:
+                out[i] = c + u / rows.mass(rows.LOGITS, m, r)
+            elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
+                out[i] = m
+            else:
+                out[i] = m + math.log1p(r)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------
@@ -349,8 +346,8 @@ def softmax(
     >>> import fastloss as fl
     >>> fl.softmax([1, 2, 3]).round(4)
     array([0.09  , 0.2447, 0.6652])
-    >>> fl.softmax([1, 2, 3], temperature=0.1).round(4)
-    array([0.    , 0.    , 1.    ])
+    >>> fl.softmax([1, 2, 3], temperature=0.5).round(4)
+    array([0.0159, 0.1173, 0.8668])
     """
     return _Softmax(x, axis, temperature, out)
 

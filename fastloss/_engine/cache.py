@@ -28,19 +28,30 @@ _HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
 
 
 def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
-    """Compile `dispatcher` for one signature, from the cache and into it where there is one."""
+    """Compile `dispatcher` for one signature, from the cache and into it where there is one.
+
+    It compiles for nothing else: a call with other types is a TypeError, not a wait.
+    """
     with global_compiler_lock:
-        where = directory()
-        if where is not None:
-            try:
-                _enable(dispatcher, where)
-                dispatcher.compile(signature)
-                return
-            except Exception as error:  # whatever a broken file makes of Numba's unpickling
-                _warn(f"{where} cannot be used ({type(error).__name__}: {error})")
-                dispatcher.overloads.pop(signature, None)
-        dispatcher._cache = caching.NullCache()
-        dispatcher.compile(signature)
+        dispatcher.disable_compile(False)
+        try:
+            _compile(dispatcher, signature)
+        finally:
+            dispatcher.disable_compile()
+
+
+def _compile(dispatcher: Any, signature: tuple[Any, ...]) -> None:
+    where = directory()
+    if where is not None:
+        try:
+            _enable(dispatcher, where)
+            dispatcher.compile(signature)
+            return
+        except Exception as error:  # whatever a broken file makes of Numba's unpickling
+            _warn(f"{where} cannot be used ({type(error).__name__}: {error})")
+            dispatcher.overloads.pop(signature, None)
+    dispatcher._cache = caching.NullCache()
+    dispatcher.compile(signature)
 
 
 def _enable(dispatcher: Any, where: Path) -> None:

@@ -7,9 +7,7 @@ of a loop.
 - `inline`: a scalar formula, always inlined into the loop that calls it.
 - `instruction`: LLVM code that Numba does not expose (`vector`).
 - `leaf`: one vectorised loop over a block in L1, compiled once a compute type and called.
-- `kernel`: a loop nest over workers, compiled twice from one body: the parallel twin and the serial
-  one. The twins' names differ, because Numba's cache key leaves the flags out and twins of one name
-  would load each other's machine code.
+- `kernel`: the loop nest of one worker, compiled into two twins: a parallel one and a serial one.
 """
 
 from __future__ import annotations
@@ -19,12 +17,17 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import numba
-from numba import extending
+from numba import extending, prange
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Division by zero follows IEEE 754: nothing may raise inside a kernel.
-_COMMON = {"error_model": "numpy"}
+_COMMON: dict[str, Any] = {"error_model": "numpy"}
+# For functions called from compiled code alone. What is not said is inherited from the flags of the
+# first caller, so it is said: a leaf is neither inlined by force nor searched for parallel loops.
+_INNER: dict[str, Any] = {
+    **_COMMON, "parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+}
 # Only the written prange is made parallel; array expressions stay loops of one worker.
 _PARALLEL = {
     "prange": True,
@@ -40,7 +43,7 @@ _PARALLEL = {
 
 def inline(formula: F) -> F:
     """Compile a scalar formula that LLVM inlines into every caller, keeping its own semantics."""
-    return cast(F, numba.njit(forceinline=True, **_COMMON)(formula))
+    return cast(F, numba.njit(forceinline=True, **_INNER)(formula))
 
 
 def instruction(codegen: Callable[..., Any]) -> Callable[..., Any]:
@@ -49,26 +52,25 @@ def instruction(codegen: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def leaf(loop: F) -> F:
-    """Compile one loop over a block."""
-    # What is not said is inherited from the first caller's flags, so this is said.
-    return cast(F, numba.njit(forceinline=False, **_COMMON)(loop))
+    """Compile one loop over a block, or one over blocks."""
+    return cast(F, numba.njit(forceinline=False, **_INNER)(loop))
 
 
 class Kernel:
-    """A loop nest over workers, as a parallel and a serial twin; `launch.run` compiles and calls them.
+    """The work of one worker, compiled into a parallel and a serial twin; `launch.run` calls them.
 
-    The body takes `(first, last, workers, ...)` and its one `prange` runs over workers `first` to
-    `last - 1`, each of which does its own share of the work; what a worker does depends on its index
-    and on `workers`, never on which twin runs it. Options are numbers of one type each, so one
-    compute type means one compilation of each twin.
+    The body is a loop nest `body(w, workers, ...)`: worker `w` does its share of the work, which
+    depends on `w` and `workers`, never on which twin calls it. Options are numbers of one type each,
+    so one compute type means one compilation of the body and of each twin.
     """
 
     def __init__(self, body: Callable[..., None]) -> None:
         self.__name__ = body.__name__
-        self.parallel: Any = numba.njit(
-            _renamed(body, "parallel"), nogil=True, parallel=_PARALLEL, **_COMMON
-        )
-        self.serial: Any = numba.njit(_renamed(body, "serial"), nogil=True, **_COMMON)
+        work = leaf(body)
+        parallel = bound(_parallel, f"{body.__name__}_parallel", _work=work)
+        serial = bound(_serial, f"{body.__name__}_serial", _work=work)
+        self.parallel: Any = numba.njit(nogil=True, parallel=_PARALLEL, **_COMMON)(parallel)
+        self.serial: Any = numba.njit(nogil=True, **_COMMON)(serial)
         # (parallel, compute type) -> the twin, once `launch` has compiled it for that type
         self.ready: dict[tuple[bool, type], Callable[..., None]] = {}
 
@@ -78,11 +80,28 @@ def kernel(body: Callable[..., None]) -> Kernel:
     return Kernel(body)
 
 
-def _renamed(body: Callable[..., None], twin: str) -> Callable[..., None]:
-    """A copy of `body` whose qualified name says which twin it is."""
+def _work(w: int, workers: int, *args: Any) -> None:
+    """Stands for the body that `Kernel` binds in its place."""
+
+
+def _parallel(first: int, last: int, workers: int, *args: Any) -> None:
+    for w in prange(first, last):
+        _work(w, workers, *args)
+
+
+def _serial(first: int, last: int, workers: int, *args: Any) -> None:
+    for w in range(first, last):
+        _work(w, workers, *args)
+
+
+def bound(body: Callable[..., None], name: str, **meanings: Any) -> Callable[..., None]:
+    """A copy of `body` under its own name, in which some global names mean something else.
+
+    Numba's cache finds a function by its qualified name and leaves flags and globals out, so that
+    copies of one name would load each other's machine code.
+    """
     plain = cast(types.FunctionType, body)
-    name = f"{plain.__name__}_{twin}"
-    copy = types.FunctionType(plain.__code__, plain.__globals__, name, plain.__defaults__)
+    copy = types.FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
     copy.__qualname__ = name
     copy.__module__ = plain.__module__
     return cast("Callable[..., None]", copy)

@@ -81,7 +81,8 @@ def _twin(
         with _state.compiling:
             ready = kernel.parallel if parallel else kernel.serial
             if (parallel, kind) not in kernel.ready:
-                cache.compile_for(ready, tuple(numba.typeof(a) for a in (0, count, count, *args)))
+                index = numba.types.intp
+                cache.compile_for(ready, (index, index, index, numba.typeof(args)))
                 kernel.ready[parallel, kind] = ready
     return ready
 

@@ -7,15 +7,12 @@ drops its arithmetic.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any, cast
 
-from numba import prange
-
 from fastloss._engine import arrays, launch, rows
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
-from fastloss._engine.jit import Kernel, inline, kernel, leaf
+from fastloss._engine.jit import Kernel, bound, inline, kernel, leaf
 from fastloss._engine.vector import LANES, fence, lanes, store, view, wide
 
 Formula = Callable[[Any], Any]
@@ -50,70 +47,56 @@ def products(x: Array, t: Array, o: Array) -> None:
 
 
 def map_values(
-    first: int, last: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
+    w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg: Array, out: int, og: Array, streamed: int,
 ) -> None:
     count = rows.segments(columns)
-    for w in prange(first, last):
-        mine = work + w * stride
-        x_block = rows.buffer(mine, rows.X_BLOCK, zero)
-        o_block = rows.buffer(mine, rows.O_BLOCK, zero)
-        for task in range(n * count * w // workers, n * count * (w + 1) // workers):
-            i, k = task // count, task % count
-            row, to = rows.row_address(x, xg, i), rows.row_address(out, og, i)
-            for j in range(
-                k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
-            ):
-                m = min(rows.BLOCK, columns - j)
-                part = rows.block(row, xg, j, m, zero, x_block)
-                in_place = og[DIRECT] and m % LANES == 0 and not streamed
-                o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
-                values(part, o)
-                if not in_place:
-                    rows.put(o, m, to, og, j, streamed)
-        if streamed:
-            fence()
+    mine = work + w * stride
+    x_block = rows.buffer(mine, rows.X_BLOCK, zero)
+    o_block = rows.buffer(mine, rows.O_BLOCK, zero)
+    for task in range(n * count * w // workers, n * count * (w + 1) // workers):
+        i, k = task // count, task % count
+        row, to = rows.row_address(x, xg, i), rows.row_address(out, og, i)
+        for j in range(
+            k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
+        ):
+            m = min(rows.BLOCK, columns - j)
+            part = rows.block(row, xg, j, m, zero, x_block)
+            in_place = og[DIRECT] and m % LANES == 0 and not streamed
+            o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
+            values(part, o)
+            if not in_place:
+                rows.put(o, m, to, og, j, streamed)
+    if streamed:
+        fence()
 
 
 def map_products(
-    first: int, last: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
+    w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg: Array, t: int, tg: Array, out: int, og: Array, streamed: int,
 ) -> None:
     count = rows.segments(columns)
-    for w in prange(first, last):
-        mine = work + w * stride
-        x_block = rows.buffer(mine, rows.X_BLOCK, zero)
-        t_block = rows.buffer(mine, rows.T_BLOCK, zero)
-        o_block = rows.buffer(mine, rows.O_BLOCK, zero)
-        for task in range(n * count * w // workers, n * count * (w + 1) // workers):
-            i, k = task // count, task % count
-            row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
-            to = rows.row_address(out, og, i)
-            for j in range(
-                k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
-            ):
-                m = min(rows.BLOCK, columns - j)
-                part = rows.block(row, xg, j, m, zero, x_block)
-                beside = rows.block(other, tg, j, m, zero, t_block)
-                in_place = og[DIRECT] and m % LANES == 0 and not streamed
-                o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
-                products(part, beside, o)
-                if not in_place:
-                    rows.put(o, m, to, og, j, streamed)
-        if streamed:
-            fence()
-
-
-def _bound(body: Callable[..., None], name: str, **meanings: Any) -> Callable[..., None]:
-    """A copy of `body`, named for the formula, in which some global names mean something else.
-
-    Numba's cache finds a function by its qualified name, so each copy needs its own.
-    """
-    plain = cast(types.FunctionType, body)
-    copy = types.FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
-    copy.__qualname__ = name
-    copy.__module__ = plain.__module__
-    return cast("Callable[..., None]", copy)
+    mine = work + w * stride
+    x_block = rows.buffer(mine, rows.X_BLOCK, zero)
+    t_block = rows.buffer(mine, rows.T_BLOCK, zero)
+    o_block = rows.buffer(mine, rows.O_BLOCK, zero)
+    for task in range(n * count * w // workers, n * count * (w + 1) // workers):
+        i, k = task // count, task % count
+        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
+        to = rows.row_address(out, og, i)
+        for j in range(
+            k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
+        ):
+            m = min(rows.BLOCK, columns - j)
+            part = rows.block(row, xg, j, m, zero, x_block)
+            beside = rows.block(other, tg, j, m, zero, t_block)
+            in_place = og[DIRECT] and m % LANES == 0 and not streamed
+            o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
+            products(part, beside, o)
+            if not in_place:
+                rows.put(o, m, to, og, j, streamed)
+    if streamed:
+        fence()
 
 
 class Pointwise:
@@ -128,8 +111,8 @@ class Pointwise:
     def _kernel(
         driver: Callable[..., None], name: str, loop: Callable[..., None], formula: Formula
     ) -> Kernel:
-        inner = leaf(_bound(loop, f"{name}_{loop.__name__}", formula=formula))
-        return kernel(_bound(driver, f"{name}_{driver.__name__}", **{loop.__name__: inner}))
+        inner = leaf(bound(loop, f"{name}_{loop.__name__}", formula=formula))
+        return kernel(bound(driver, f"{name}_{driver.__name__}", **{loop.__name__: inner}))
 
 
 class BoundPointwise:

@@ -44,6 +44,7 @@ from fastloss._engine.vector import (
     itemsize,
     lanes,
     maximum,
+    outlined,
     part,
     peek,
     poke,
@@ -89,6 +90,7 @@ _u1, _u2, _u4, _u8 = np.uint8(0), np.uint16(0), np.uint32(0), np.uint64(0)
 @leaf
 def row_address(base: int, g: Array, i: int) -> Any:
     """The address of the first element of row i."""
+    outlined()
     rank = g[RANK]
     for d in range(rank - 1, 0, -1):
         n = g[RANK + 1 + d]
@@ -100,6 +102,7 @@ def row_address(base: int, g: Array, i: int) -> Any:
 @leaf
 def load(address: int, g: Array, n: int, to: Array) -> None:
     """to[:n] = n elements of a row, whatever their type, stride, alignment and byte order."""
+    outlined()
     step, code, swap = g[STRIDE], g[CODE], g[SWAP] != 0
     if g[DIRECT]:
         lying = view(address, n, to[0])
@@ -184,6 +187,7 @@ def padded(n: int) -> int:
 @leaf
 def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
     """Element j of a row."""
+    outlined()
     to = view(scratch, 1, like)
     load(row + j * g[STRIDE], g, 1, to)
     return to[0]
@@ -432,6 +436,7 @@ def walk(
     other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, state: Array,
 ) -> None:
     """The state of one segment, columns j0 to j1 - 1; maxima[b] = the m that block b saw."""
+    outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block, e = (
@@ -488,6 +493,7 @@ def walk_segments(
     parts: Array, first: int,
 ) -> None:
     """parts[first + k] = the state of segment k, for k0 <= k < k1."""
+    outlined()
     for k in range(k0, k1):
         walk(
             row, g, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
@@ -498,6 +504,7 @@ def walk_segments(
 @leaf
 def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv: Any) -> Any:
     """(m, r, u, v, c, peak) of a row from the states of its segments, in their order."""
+    outlined()
     top = first
     m = parts[first, M]
     for k in range(first + 1, first + count):
@@ -537,6 +544,7 @@ def finish(
     out: int, outg: Array, streamed: int,
 ) -> None:
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`."""
+    outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block, o_block, e = (
@@ -580,6 +588,7 @@ def finish(
 @leaf
 def fill(value: Any, j0: int, j1: int, work: int, out: int, g: Array) -> None:
     """Write one value to columns j0 to j1 - 1 of a row of an output."""
+    outlined()
     results = view(buffer(work, O_BLOCK, value), BLOCK, value)
     pad(results, 0, value)
     for j in range(j0, j1, BLOCK):

@@ -71,6 +71,17 @@ def wide(tyctx: Any) -> Any:
 
 
 @instruction
+def outlined(tyctx: Any) -> Any:
+    """First line of a function to be called, not copied into its callers: it is large, or rare."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@instruction
 def fma(tyctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a*b + c, fused where the CPU fuses: the same in a vector body and in its scalar tail."""
 

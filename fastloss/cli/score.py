@@ -62,7 +62,7 @@ def run_score(
 def _check(logits: Rows, targets: Rows, ignore_index: int) -> None:
     """All that can be wrong with the two files, before any row is scored."""
     if logits.dtype.kind != "f" or logits.dtype.itemsize not in (4, 8):
-        raise BadInputError(f"{logits.path} holds {logits.dtype}; float32 and float64 logits are supported")
+        raise BadInputError(f"{logits.path} holds {logits.dtype}; expected float32 or float64 logits")
     if len(logits.shape) < 2:
         raise BadInputError(f"{logits.path} has shape {logits.shape}; expected rows of logits, (N, V)")
     if logits.columns == 0:
