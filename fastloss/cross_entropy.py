@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, rows
+from fastloss._engine import arrays, blocks, rows
 from fastloss._engine.arrays import Array
 from fastloss._engine.jit import inline, kernel
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
@@ -72,7 +72,7 @@ def cross_entropy_rows(
     the reduction: gradient k (A p - q)/T, Hessian k A (diag(p) - p p')/T^2. `t` is the tangent, or
     with smoothing the class weights.
     """
-    count = rows.segments(columns)
+    count = blocks.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
     zero = cast(0.0, inv)
     mine = work + w * stride
@@ -80,11 +80,11 @@ def cross_entropy_rows(
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = w if phase == rows.WHOLE else i
         y = targets[i]
-        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
-        j0, j1 = k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
+        j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
         if phase != rows.FINISH and y >= 0:
             if k0 == 0:  # before any worker writes a gradient over it
-                at_target[i] = rows.element(row, xg, y, mine, inv)
+                at_target[i] = blocks.element(row, xg, y, mine, inv)
             rows.walk_segments(
                 row, xg, columns, k0, k1, rows.LOGITS, inv, other, tg, companion,
                 keep, mine, maxima[slot], parts, slot * count,
@@ -107,11 +107,11 @@ def cross_entropy_rows(
             losses[i] = 0.0
         if wanted == NOTHING:
             continue
-        to, to_curved = rows.row_address(out, og, i), rows.row_address(curved, cg, i)
+        to, to_curved = blocks.row_address(out, og, i), blocks.row_address(curved, cg, i)
         if y < 0 or scale == 0.0:
-            rows.fill(zero, j0, j1, mine, to, og)
+            blocks.fill(zero, j0, j1, mine, to, og)
             if wanted >= GRAD_HESS:
-                rows.fill(zero, j0, j1, mine, to_curved, cg)
+                blocks.fill(zero, j0, j1, mine, to_curved, cg)
             continue
         total = (1.0 - smoothing) * w_t + smoothing / columns * mass
         pull = share * np.float64(inv)
@@ -306,7 +306,7 @@ class _CrossEntropy(_Targets):
             wanted, self._scale(), arrays.address(t), tl.geometry, companion,
             arrays.address(result), arrays.rows_of(result, axes, dtype).geometry,
             arrays.address(hess), arrays.rows_of(hess, axes, dtype).geometry,
-            rows.streamed(out, result, x),
+            blocks.streamed(out, result, x),
         )
         return losses
 

@@ -113,7 +113,8 @@ def log_softmax_jacobian(x: ArrayLike, axis: int = -1, *, temperature: float = 1
 def _exchange(p: Array, q: Array) -> Array:
     """q - p sum(q) along the last axis: sum_j (q_i p_j - p_i q_j), in which j = i is 0."""
     pairs: Array = q[..., :, None] * p[..., None, :] - p[..., :, None] * q[..., None, :]
-    return pairs.sum(axis=-1)
+    sums: Array = pairs.sum(axis=-1)
+    return sums
 
 
 def softmax_jvp(x: ArrayLike, v: ArrayLike, axis: int = -1, *, temperature: float = 1.0) -> Array:

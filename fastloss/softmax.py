@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, pointwise, rows
+from fastloss._engine import arrays, blocks, pointwise, rows
 from fastloss._engine.arrays import Array, Axis
+from fastloss._engine.elementary import exp_nonpositive, log1p_unit
 from fastloss._engine.jit import inline, kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
-from fastloss._engine.vector import cast, exp_nonpositive, fence, log1p_unit
+from fastloss._engine.vector import cast, fence
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
 
@@ -30,13 +31,13 @@ def map_rows(
 
     b = (b + b_sum sum(t)) * per_row[i] and, if centred, hi + lo = <p, t>.
     """
-    count = rows.segments(columns)
+    count = blocks.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
     mine = work + w * stride
     for task in range(tasks * w // workers, tasks * (w + 1) // workers):
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = w if phase == rows.WHOLE else i
-        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         if phase != rows.FINISH:
             rows.walk_segments(
                 row, xg, columns, k0, k1, holds, inv, other, tg, companion,
@@ -57,10 +58,10 @@ def map_rows(
             if per_row.size:
                 bi *= per_row[i]
             rows.finish(
-                row, xg, k0 * rows.SEGMENT, min(k1 * rows.SEGMENT, columns), holds, inv,
+                row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), holds, inv,
                 other, tg, keep, mine, maxima[slot], m, r,
                 mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
-                spot, cast(exact, inv), rows.row_address(out, og, i), og, streamed,
+                spot, cast(exact, inv), blocks.row_address(out, og, i), og, streamed,
             )
     if streamed:
         fence()
@@ -73,15 +74,15 @@ def reduce_rows(
     x: int, xg: Array, t: int, tg: Array, companion: int, out: Array,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
-    count = rows.segments(columns)
+    count = blocks.segments(columns)
     tasks = n if phase != rows.WALK else n * count
     for task in range(tasks * w // workers, tasks * (w + 1) // workers):
         i, k0, k1 = rows.task_of(task, phase if phase == rows.WALK else rows.WHOLE, count)
         slot = w if phase == rows.WHOLE else i
         if phase != rows.FINISH:
             rows.walk_segments(
-                rows.row_address(x, xg, i), xg, columns, k0, k1, rows.LOGITS, inv,
-                rows.row_address(t, tg, i), tg, companion,
+                blocks.row_address(x, xg, i), xg, columns, k0, k1, rows.LOGITS, inv,
+                blocks.row_address(t, tg, i), tg, companion,
                 keep, work + w * stride, maxima[slot], parts, slot * count,
             )
         if phase != rows.WALK:
@@ -140,7 +141,7 @@ class _Rows:
                 rows.ALONE if beside is None else rows.TANGENTS,
                 np.empty(0, self.dtype) if per_row is None else per_row,
                 mode, a, b, b_sum, g, int(centred),
-                arrays.address(target), to.geometry, rows.streamed(out, target, x),
+                arrays.address(target), to.geometry, blocks.streamed(out, target, x),
             )
             arrays.write_back(result, self.axes, target)
         return result if out is not None or result.ndim else result[()]

@@ -13,7 +13,7 @@ import pytest
 from cases import logits
 
 import fastloss as fl
-from fastloss._engine import launch, rows
+from fastloss._engine import blocks, launch
 
 SHAPES = [(300, 700), (1, 400_000), (3, 150_000), (2, 1_200_000)]
 
@@ -42,7 +42,7 @@ def test_bits_do_not_depend_on_the_threads(
     for ours, plain in zip(results(x, y, t), expected, strict=True):
         assert np.array_equal(ours, plain)
     monkeypatch.setattr(launch, "WORTHWHILE", 1 << 60)  # in place
-    monkeypatch.setattr(rows, "STREAMED", 0)
+    monkeypatch.setattr(blocks, "STREAMED", 0)
     for ours, plain in zip(results(x, y, t), expected, strict=True):
         assert np.array_equal(ours, plain)
 
@@ -51,7 +51,7 @@ def test_bits_do_not_depend_on_the_threads(
 def test_streamed_stores_reach_every_element(
     rest: int, monkeypatch: pytest.MonkeyPatch, dtype: type, rng: np.random.Generator
 ) -> None:
-    monkeypatch.setattr(rows, "STREAMED", 0)
+    monkeypatch.setattr(blocks, "STREAMED", 0)
     memory = np.full(5 * 2100 + 64, 7, dtype)
     x = logits(rng, (5, 2100 - rest), dtype)
     out = memory[rest : rest + x.size].reshape(x.shape)

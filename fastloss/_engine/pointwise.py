@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
-from fastloss._engine import arrays, launch, rows
+from fastloss._engine import arrays, blocks, launch
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
 from fastloss._engine.jit import Kernel, bound, inline, kernel, leaf
 from fastloss._engine.vector import LANES, fence, lanes, store, view, wide
@@ -50,23 +50,23 @@ def map_values(
     w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg: Array, out: int, og: Array, streamed: int,
 ) -> None:
-    count = rows.segments(columns)
+    count = blocks.segments(columns)
     mine = work + w * stride
-    x_block = rows.buffer(mine, rows.X_BLOCK, zero)
-    o_block = rows.buffer(mine, rows.O_BLOCK, zero)
+    x_block = blocks.buffer(mine, blocks.X_BLOCK, zero)
+    o_block = blocks.buffer(mine, blocks.O_BLOCK, zero)
     for task in range(n * count * w // workers, n * count * (w + 1) // workers):
         i, k = task // count, task % count
-        row, to = rows.row_address(x, xg, i), rows.row_address(out, og, i)
+        row, to = blocks.row_address(x, xg, i), blocks.row_address(out, og, i)
         for j in range(
-            k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
+            k * blocks.SEGMENT, min((k + 1) * blocks.SEGMENT, columns), blocks.BLOCK
         ):
-            m = min(rows.BLOCK, columns - j)
-            part = rows.block(row, xg, j, m, zero, x_block)
+            m = min(blocks.BLOCK, columns - j)
+            part = blocks.block(row, xg, j, m, zero, x_block)
             in_place = og[DIRECT] and m % LANES == 0 and not streamed
             o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
             values(part, o)
             if not in_place:
-                rows.put(o, m, to, og, j, streamed)
+                blocks.put(o, m, to, og, j, streamed)
     if streamed:
         fence()
 
@@ -75,26 +75,26 @@ def map_products(
     w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg: Array, t: int, tg: Array, out: int, og: Array, streamed: int,
 ) -> None:
-    count = rows.segments(columns)
+    count = blocks.segments(columns)
     mine = work + w * stride
-    x_block = rows.buffer(mine, rows.X_BLOCK, zero)
-    t_block = rows.buffer(mine, rows.T_BLOCK, zero)
-    o_block = rows.buffer(mine, rows.O_BLOCK, zero)
+    x_block = blocks.buffer(mine, blocks.X_BLOCK, zero)
+    t_block = blocks.buffer(mine, blocks.T_BLOCK, zero)
+    o_block = blocks.buffer(mine, blocks.O_BLOCK, zero)
     for task in range(n * count * w // workers, n * count * (w + 1) // workers):
         i, k = task // count, task % count
-        row, other = rows.row_address(x, xg, i), rows.row_address(t, tg, i)
-        to = rows.row_address(out, og, i)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
+        to = blocks.row_address(out, og, i)
         for j in range(
-            k * rows.SEGMENT, min((k + 1) * rows.SEGMENT, columns), rows.BLOCK
+            k * blocks.SEGMENT, min((k + 1) * blocks.SEGMENT, columns), blocks.BLOCK
         ):
-            m = min(rows.BLOCK, columns - j)
-            part = rows.block(row, xg, j, m, zero, x_block)
-            beside = rows.block(other, tg, j, m, zero, t_block)
+            m = min(blocks.BLOCK, columns - j)
+            part = blocks.block(row, xg, j, m, zero, x_block)
+            beside = blocks.block(other, tg, j, m, zero, t_block)
             in_place = og[DIRECT] and m % LANES == 0 and not streamed
             o = view(to + j * og[STRIDE] if in_place else o_block, part.size, zero)
             products(part, beside, o)
             if not in_place:
-                rows.put(o, m, to, og, j, streamed)
+                blocks.put(o, m, to, og, j, streamed)
     if streamed:
         fence()
 
@@ -149,12 +149,12 @@ class BoundPointwise:
             found = cast("list[arrays.Layout]", layouts)
             n, columns = found[0].rows, found[0].columns
             zero = self.dtype.type(0)
-            workers = launch.workers(result.size, n * -(-columns // rows.SEGMENT))
-            scratch = rows.Scratch(workers, 3 * rows.BLOCK * zero.itemsize)
+            workers = launch.workers(result.size, n * -(-columns // blocks.SEGMENT))
+            scratch = blocks.Scratch(workers, 3 * blocks.BLOCK * zero.itemsize)
             args: list[Any] = []
             for array, lies in zip(operands, found, strict=True):
                 args += [arrays.address(array), lies.geometry]
-            streamed = int(out is not None and result.nbytes >= rows.STREAMED)
+            streamed = int(out is not None and result.nbytes >= blocks.STREAMED)
             launch.run(
                 which, workers, zero, n, columns, scratch.address, scratch.stride, zero, *args, streamed
             )

@@ -16,18 +16,14 @@ of a block always belongs to lane j mod LANES, and `fold` adds the lanes by a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
-from typing import cast as cast_to
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import overload
 from numba.np import arrayobj
 
-from fastloss._engine.jit import inline, instruction
+from fastloss._engine.jit import instruction
 
 LANES = 32
 
@@ -149,15 +145,6 @@ def itemsize(tyctx: Any, like: Any) -> Any:
         return context.get_constant(types.intp, like.bitwidth // 8)
 
     return types.intp(like), codegen
-
-
-def by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give `stub` in compiled code the meaning that the decorated function returns for a type."""
-
-    def bind(choose: Callable[..., Any]) -> Callable[..., Any]:
-        return cast_to("Callable[..., Any]", overload(stub, inline="always", strict=False)(choose))
-
-    return bind
 
 
 # ---- registers ------------------------------------------------------------------------------
@@ -337,131 +324,3 @@ def fence(tyctx: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-# ---- elementary functions -------------------------------------------------------------------
-# exp(x) = 2**n * p(r), n = round(x / ln 2), r = x - n ln 2 in two parts. Adding 1.5 * 2**23 (or
-# 2**52) rounds to an integer and leaves it, with the exponent bias, in the low bits of the sum.
-# p is the minimax polynomial of relative error over |r| <= ln(2)/2 (Remez; 1.9e-9 and 3.1e-18),
-# so rounding is what is left of the error: below 1.2 units in the last place.
-# Scaling multiplies by 2**n, where adding n to the exponent bits would lose NaN. Results that
-# would be subnormal are flushed to zero by a select that lets NaN through.
-_F = np.float32
-_LOG2E_32, _LN2_HI_32, _LN2_LO_32 = _F(1.4426950408889634), _F(0.693145751953125), _F(1.4286068e-06)
-_ROUND_32, _SHIFT_32 = _F(12582912.0 + 127.0), np.int32(23)
-_LOWEST_32, _HIGHEST_32 = _F(-87.33654), _F(88.37626)
-_P_32 = tuple(
-    _F(c)
-    for c in (1.0, 1.0, 0.4999999, 0.1666642, 0.041668225, 0.008374824, 0.0013836835)
-)
-_LOG2E_64, _LN2_HI_64, _LN2_LO_64 = 1.4426950408889634, 0.6931471803691238, 1.9082149292705877e-10
-_ROUND_64, _SHIFT_64 = 6755399441055744.0 + 1023.0, np.int64(52)
-_LOWEST_64, _HIGHEST_64 = -708.3964185322641, 709.4361393031039
-_P_64 = (
-    1.0,
-    1.0,
-    0.5000000000000018,
-    0.1666666666666617,
-    0.04166666666649263,
-    0.008333333333559451,
-    0.0013888888951261204,
-    0.00019841269432434438,
-    2.48014864812835e-05,
-    2.7557622652024487e-06,
-    2.7632308224452543e-07,
-    2.4994293345730463e-08,
-)
-
-
-@inline
-def _exp_32(x: Any) -> Any:
-    z = fma(x, _LOG2E_32, _ROUND_32)
-    n = z - _ROUND_32
-    power = from_bits(np.int32(bits(z) << _SHIFT_32))  # Numba widens int32 << int32
-    r = fma(n, -_LN2_LO_32, fma(n, -_LN2_HI_32, x))
-    p = fma(_P_32[6], r, _P_32[5])
-    p = fma(p, r, _P_32[4])
-    p = fma(p, r, _P_32[3])
-    p = fma(p, r, _P_32[2])
-    p = fma(p, r, _P_32[1])
-    p = fma(p, r, _P_32[0])
-    return _F(0.0) if x < _LOWEST_32 else p * power
-
-
-@inline
-def _exp_64(x: Any) -> Any:
-    z = fma(x, _LOG2E_64, _ROUND_64)
-    n = z - _ROUND_64
-    power = from_bits(bits(z) << _SHIFT_64)
-    r = fma(n, -_LN2_LO_64, fma(n, -_LN2_HI_64, x))
-    p = fma(_P_64[11], r, _P_64[10])
-    p = fma(p, r, _P_64[9])
-    p = fma(p, r, _P_64[8])
-    p = fma(p, r, _P_64[7])
-    p = fma(p, r, _P_64[6])
-    p = fma(p, r, _P_64[5])
-    p = fma(p, r, _P_64[4])
-    p = fma(p, r, _P_64[3])
-    p = fma(p, r, _P_64[2])
-    p = fma(p, r, _P_64[1])
-    p = fma(p, r, _P_64[0])
-    return 0.0 if x < _LOWEST_64 else p * power
-
-
-def exp_nonpositive(x: Any) -> Any:
-    """exp(x) for x <= 0 or NaN; 0 where it would be subnormal."""
-
-
-@by_type(exp_nonpositive)
-def _exp_nonpositive(x: Any) -> Any:
-    if x == types.float32:
-        return lambda x: _exp_32(x)
-    return lambda x: _exp_64(x)
-
-
-def exp(x: Any) -> Any:
-    """exp(x) for any x: +inf from 127.5 ln 2 (1023.5 ln 2) on, 0 where it would be subnormal."""
-
-
-@by_type(exp)
-def _exp(x: Any) -> Any:
-    if x == types.float32:
-        return lambda x: _F(np.inf) if x > _HIGHEST_32 else _exp_32(x)
-    return lambda x: np.inf if x > _HIGHEST_64 else _exp_64(x)
-
-
-# log(1 + u) = 2 atanh(z), z = u / (2 + u) <= 1/3: the odd series needs no branch and keeps the
-# relative error where u is small. Terms until the next is below a quarter of the rounding.
-_ATANH_32 = tuple(_F(2.0 / (2 * k + 1)) for k in range(7))
-_ATANH_64 = tuple(2.0 / (2 * k + 1) for k in range(16))
-
-
-@inline
-def _log1p_32(u: Any) -> Any:
-    z = u / (_F(2.0) + u)
-    q = z * z
-    p = _ATANH_32[6]
-    for k in (5, 4, 3, 2, 1, 0):
-        p = fma(p, q, _ATANH_32[k])
-    return z * p
-
-
-@inline
-def _log1p_64(u: Any) -> Any:
-    z = u / (2.0 + u)
-    q = z * z
-    p = _ATANH_64[15]
-    for k in (14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
-        p = fma(p, q, _ATANH_64[k])
-    return z * p
-
-
-def log1p_unit(u: Any) -> Any:
-    """log(1 + u) for 0 <= u <= 1 or NaN."""
-
-
-@by_type(log1p_unit)
-def _log1p_unit(u: Any) -> Any:
-    if u == types.float32:
-        return lambda u: _log1p_32(u)
-    return lambda u: _log1p_64(u)

@@ -16,13 +16,22 @@ from fastloss.cli.errors import BadInputError
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Exit 2 with one line, where argparse would print its usage too."""
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        _complain(f"{self.prog}: {message} (see {self.prog} --help)")
+        self.exit(2)
+
+
+def _complain(message: str) -> None:
+    """One line on standard error, whatever a file's name or another's message holds."""
+    if sys.stderr is not None:
+        print(" ".join(message.split()), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="fastloss", description=(fastloss.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=f"fastloss {fastloss.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", title="commands"
+    )
 
     score = commands.add_parser(
         "score",
@@ -34,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("targets", type=Path, metavar="TARGETS.npy", help="integers, one for each row")
     score.add_argument("--out", type=Path, metavar="ROWS.npz", help="keep the per-row columns there")
     score.add_argument(
-        "--ignore-index", type=int, default=-100, metavar="I", help="targets not to count (-100)"
+        "--ignore-index", type=_index, default=-100, metavar="I", help="targets not to count (-100)"
     )
     score.add_argument(
         "--top-k", type=_ranks, default=(1, 5), metavar="K,...", help="accuracies to print (1,5)"
@@ -70,6 +79,16 @@ def _ranks(text: str) -> tuple[int, ...]:
     return ranks
 
 
+def _index(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 1 << 63
+    if not -(1 << 63) <= number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"expected an integer of 64 bits, got {text!r}")
+    return number
+
+
 def _positive(text: str) -> int:
     try:
         number = int(text)
@@ -82,7 +101,24 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; 0 when done, 2 on bad input, which gets one line on standard error."""
-    arguments = _parser().parse_args(argv)
+    try:
+        try:
+            return _run(_parser().parse_args(argv))
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        _discard_output()
+        return 141
+    except OSError as error:  # what the commands read and write is a BadInputError: it is our output
+        _discard_output()
+        _complain(f"fastloss: standard output: {error.strerror or error}")
+        return 1
+
+
+def _run(arguments: argparse.Namespace) -> int:
     try:
         if arguments.command == "score":
             from fastloss.cli.score import run_score
@@ -101,11 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             run_info(as_json=arguments.json)
     except BadInputError as error:
-        print(f"fastloss {arguments.command}: {error}", file=sys.stderr)
+        _complain(f"fastloss {arguments.command}: {error}")
         return 2
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+    except MemoryError as error:
+        _complain(f"fastloss {arguments.command}: out of memory. {error}")
+        return 1
     return 0
+
+
+def _discard_output() -> None:
+    """So that what is still in its buffer does not fail again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,64 +1,114 @@
-"""Tables and progress bars, by rich where it is installed (the `cli` extra), else plain or not at all."""
+"""What the commands print: aligned lines, tables, and progress where there is a terminal.
+
+Bold type and progress come by rich (the `cli` extra); without it all else is the same.
+"""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
+from typing import Any
 
-_RICH = find_spec("rich") is not None
+
+def number(value: float) -> str:
+    """Six significant digits, about as many as float32 logits are good for."""
+    return f"{value:#.6g}".rstrip(".")
+
+
+def pairs(lines: Sequence[tuple[str, str]]) -> None:
+    """Print names and what they are, the latter in one column."""
+    width = max(len(name) for name, _ in lines)
+    for name, value in lines:
+        print(f"{name:<{width}}  {value}")
 
 
 def table(title: str, columns: Sequence[str], body: Sequence[Sequence[str]], note: str = "") -> None:
-    """Print a table, its first column to the left and the others to the right."""
-    print(f"\n{title}\n")
-    if _RICH:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
+    """Print a table, its first column to the left and the others to the right, its first row bold."""
+    widths = [max(len(row[k]) for row in (columns, *body)) for k in range(len(columns))]
 
-        out = Table(box=box.SIMPLE_HEAD, show_edge=False)
-        for k, column in enumerate(columns):
-            out.add_column(column, justify="right" if k else "left", no_wrap=True)
-        for k, row in enumerate(body):
-            out.add_row(*row, style="bold" if k == 0 and len(body) > 1 else "")
-        # A pipe or a file has no width of its own to wrap to.
-        Console(highlight=False, width=None if sys.stdout.isatty() else 100).print(out)
-    else:
-        widths = [max(len(row[k]) for row in (columns, *body)) for k in range(len(columns))]
-        for row in (columns, *body):
-            cells = zip(row, widths, strict=True)
-            print("  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(cells)).rstrip())
+    def line(row: Sequence[str]) -> str:
+        cells = zip(row, widths, strict=True)
+        return "  ".join(c.rjust(w) if k else c.ljust(w) for k, (c, w) in enumerate(cells)).rstrip()
+
+    say = _styled_print()
+    print()
+    say(title, "bold")
+    print()
+    say(line(columns), "dim")
+    say(_dash() * (sum(widths) + 2 * (len(widths) - 1)), "dim")
+    for k, row in enumerate(body):
+        say(line(row), "bold" if k == 0 else "")
     if note:
         print(f"\n{note}")
 
 
+def _styled_print() -> Callable[[str, str], None]:
+    if _is_terminal(sys.stdout):
+        try:
+            from rich.console import Console
+        except ImportError:
+            pass
+        else:
+            out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+            return lambda text, style: out.print(text, style=style)
+    return lambda text, _: print(text)
+
+
+def _dash() -> str:
+    try:
+        "─".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return "-"
+    return "─"
+
+
+def _is_terminal(stream: Any) -> bool:
+    """Whether somebody watches; a stream that was closed before we started is None."""
+    return stream is not None and stream.isatty()
+
+
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, unit: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal's standard error; yields the function that moves it on."""
-    if not (_RICH and sys.stderr.isatty()):
+    bar = _bar(unit) if _is_terminal(sys.stderr) else None
+    if bar is None:
         yield lambda _: None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        console=Console(stderr=True), transient=True,
-    )
     with bar:
         task = bar.add_task(what, total=total)
         yield lambda n: bar.update(task, advance=n)
 
 
+def _bar(unit: str) -> Any:
+    try:
+        from rich import progress
+        from rich.console import Console
+    except ImportError:
+        return None
+    return progress.Progress(
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
+        progress.TimeRemainingColumn(compact=True),
+        console=Console(stderr=True), transient=True,
+    )
+
+
 @contextmanager
 def status(what: str) -> Iterator[None]:
     """A line on a terminal's standard error while something is done."""
-    if not (_RICH and sys.stderr.isatty()):
+    line = _status(what) if _is_terminal(sys.stderr) else None
+    if line is None:
         yield
         return
-    from rich.console import Console
-
-    with Console(stderr=True).status(what):
+    with line:
         yield
+
+
+def _status(what: str) -> Any:
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return Console(stderr=True).status(what)

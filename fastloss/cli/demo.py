@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import statistics
 import time
@@ -52,7 +53,7 @@ def by_reference(logits: Array, targets: Array) -> Array:
 METHODS: dict[str, tuple[Callable[[Array, Array], Array], int]] = {
     "fastloss": (by_fastloss, 9),
     "plain NumPy": (by_numpy, 3),
-    "reference (float64)": (by_reference, 1),
+    "float64 reference": (by_reference, 1),
 }
 
 
@@ -74,7 +75,7 @@ def run_demo(*, positions: int, keep: Path | None) -> None:
     targets = corpus.held_out[at + 1]
     with console.status("building the logits"):
         logits = model.logits(corpus.held_out[at])
-    with console.status("compiling the kernel (once a machine)"):
+    with console.status("preparing the kernel (compiled once a machine)"):
         by_fastloss(logits, targets)
 
     losses, times = _race(logits, targets)
@@ -92,7 +93,7 @@ def _race(logits: Array, targets: Array) -> tuple[dict[str, Array], dict[str, fl
     taken: dict[str, list[float]] = {name: [] for name in METHODS}
     losses = {}
     rounds = max(runs for _, runs in METHODS.values())
-    with console.progress("racing", rounds) as advance:
+    with console.progress("racing", "rounds", rounds) as advance:
         for k in range(rounds):
             for name, (method, runs) in METHODS.items():
                 if k < runs:
@@ -115,45 +116,47 @@ def _report_model(
     losses: dict[str, Array],
     baseline: dict[str, Array],
 ) -> None:
-    print(
-        f"{corpus.files} source files of the standard library, {len(corpus.train):,} training tokens "
-        f"of {corpus.types:,} types"
-    )
-    print(
-        f"{len(targets):,} held-out positions, vocabulary {VOCABULARY:,}: "
-        f"{logits.nbytes / 1e6:.0f} MB of unnormalised logits"
+    console.pairs(
+        [
+            ("text", f"{corpus.files:,} source files of the standard library, by tokenize"),
+            ("trained on", f"{len(corpus.train):,} tokens of {corpus.types:,} types"),
+            ("scored", f"{len(targets):,} held-out positions, vocabulary {VOCABULARY:,}"),
+            ("logits", f"{logits.nbytes / 1e6:.0f} MB of float32, not normalised"),
+        ]
     )
     top = {"bigram": logits.argmax(axis=1), "unigram": unigram.argmax()}
     body = []
     for name, found in (("bigram", losses), ("unigram", baseline)):
         nll = _mean(found["fastloss"])
         hits = 100 * float(np.mean(top[name] == targets))
-        body.append([name, f"{perplexity(nll):.4f}", f"{nll / np.log(2):.4f}", f"{hits:.2f} %"])
+        body.append([name, console.number(perplexity(nll)), console.number(nll / math.log(2)), f"{hits:.2f} %"])
     console.table("What the model knows", ["model", "perplexity", "bits per token", "top-1 accuracy"], body)
 
 
 def _report_methods(
     logits: Array, losses: dict[str, Array], baseline: dict[str, Array], times: dict[str, float]
 ) -> None:
-    truth = losses["reference (float64)"]
+    truth = losses["float64 reference"]
     body = []
     for name in METHODS:
+        different = np.abs(losses[name] - truth).max()
         body.append(
             [
                 name,
-                f"{perplexity(_mean(losses[name])):.4f}",
-                f"{perplexity(_mean(baseline[name])):.4f}",
-                f"{times[name] * 1e3:.1f} ms",
-                f"{logits.nbytes / times[name] / 1e9:.1f}",
+                console.number(perplexity(_mean(losses[name]))),
+                console.number(perplexity(_mean(baseline[name]))),
+                f"{times[name] * 1e3:,.1f} ms",
+                f"{logits.nbytes / times[name] / 1e9:.2f}",
                 f"{times['plain NumPy'] / times[name]:.1f}x",
-                f"{np.abs(losses[name] - truth).max():.1e}",
+                f"{different:.1e}" if different else "0",
             ]
         )
-    columns = ["method", "bigram ppl", "unigram ppl", "time", "GB/s", "speed-up", "max diff"]
     console.table(
-        f"Cross-entropy of {logits.shape[0]:,} x {logits.shape[1]:,} float32 logits", columns, body,
-        "time: median, the methods taking turns; max diff: the largest difference of a row's loss from\n"
-        "the reference, in nats",
+        f"Cross-entropy of {logits.shape[0]:,} x {logits.shape[1]:,} float32 logits",
+        ["perplexity by", "bigram", "unigram", "time", "GB/s", "speed-up", "max diff"],
+        body,
+        "time: median for the bigram's logits, the methods taking turns\n"
+        "max diff: the largest difference of a position's loss from the reference, in nats",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 import fastloss
 from fastloss._engine import cache, launch
+from fastloss.cli import console
 
 
 def collect() -> dict[str, Any]:
@@ -33,8 +35,17 @@ def collect() -> dict[str, Any]:
         "threads": launch.threads(),
         "parallel": "numba's threads" if launch.layer_is_safe() else "fastloss's own threads",
         "cache": str(where) if where else None,
-        "cache_bytes": sum(f.stat().st_size for f in where.rglob("*") if f.is_file()) if where else 0,
+        "cache_bytes": _size(where) if where else 0,
     }
+
+
+def _size(folder: Path) -> int:
+    """Bytes of the files in `folder`, some of which may go while we look."""
+    size = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def _cpu_name() -> str:
@@ -52,7 +63,14 @@ def run_info(*, as_json: bool) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    found["cache"] = found["cache"] or "off"
-    found["cache_bytes"] = f"{found['cache_bytes'] / 1e6:.1f} MB"
-    for name, value in found.items():
-        print(f"{name.replace('_', ' '):<13}{value}")
+    versions = [(name, found[name]) for name in ("fastloss", "python", "numpy", "numba", "llvmlite")]
+    cache = f"{found['cache']} ({found['cache_bytes'] / 1e6:.1f} MB)" if found["cache"] else "off"
+    console.pairs(
+        [
+            *versions,
+            ("system", found["system"]),
+            ("cpu", f"{found['cpu']}, {found['vector_bits']}-bit vectors"),
+            ("threads", f"{found['threads']}, {found['parallel']}"),
+            ("cache", cache),
+        ]
+    )

@@ -1,0 +1,216 @@
+"""Blocks of arrays in and out of L1, whatever the array's type and layout.
+
+An array argument is an address and a geometry (`arrays.Layout`). What is contiguous, native and of
+the compute type is read and written where it lies; all else goes block by block through a worker's
+scratch, so that the leaves meet one kind of block, and the number of compilations does not grow with
+types and layouts.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastloss._engine.arrays import CODE, CODES, DIRECT, RANK, STRIDE, SWAP, Array, address
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.vector import (
+    LANES,
+    bits,
+    byteswap,
+    from_bits,
+    itemsize,
+    outlined,
+    peek,
+    poke,
+    stream,
+    view,
+    wide,
+)
+
+BLOCK = 1024  # elements of a block: two of them and their exponentials stay in L1
+SEGMENT = 32 * BLOCK  # columns that one task walks at least
+STREAMED = 32 << 20  # bytes of results from which they bypass the cache
+
+# Parts of a worker's scratch.
+X_BLOCK, T_BLOCK, O_BLOCK, E = 0, 1, 2, 3
+
+_F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1 = (
+    CODES[name] for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+)
+_i1, _i2, _i4, _i8 = np.int8(0), np.int16(0), np.int32(0), np.int64(0)
+_u1, _u2, _u4, _u8 = np.uint8(0), np.uint16(0), np.uint32(0), np.uint64(0)
+
+
+
+# ---- in compiled code -----------------------------------------------------------------------
+@leaf
+def row_address(base: int, g: Array, i: int) -> Any:
+    """The address of the first element of row i."""
+    outlined()
+    rank = g[RANK]
+    for d in range(rank - 1, 0, -1):
+        n = g[RANK + 1 + d]
+        base += (i % n) * g[RANK + 1 + rank + d]
+        i //= n
+    return base + i * g[RANK + 1 + rank]
+
+
+@leaf
+def load(address: int, g: Array, n: int, to: Array) -> None:
+    """to[:n] = n elements of a row, whatever their type, stride, alignment and byte order."""
+    outlined()
+    step, code, swap = g[STRIDE], g[CODE], g[SWAP] != 0
+    if g[DIRECT]:
+        lying = view(address, n, to[0])
+        for j in range(n):
+            to[j] = lying[j]
+    elif code == _F4:
+        for j in range(n):
+            i4 = peek(address + j * step, _i4)
+            to[j] = from_bits(byteswap(i4) if swap else i4)
+    elif code == _F8:
+        for j in range(n):
+            i8 = peek(address + j * step, _i8)
+            to[j] = from_bits(byteswap(i8) if swap else i8)
+    elif code == _I1:
+        for j in range(n):
+            to[j] = peek(address + j * step, _i1)
+    elif code == _I2:
+        for j in range(n):
+            i2 = peek(address + j * step, _i2)
+            to[j] = byteswap(i2) if swap else i2
+    elif code == _I4:
+        for j in range(n):
+            i4 = peek(address + j * step, _i4)
+            to[j] = byteswap(i4) if swap else i4
+    elif code == _I8:
+        for j in range(n):
+            i8 = peek(address + j * step, _i8)
+            to[j] = byteswap(i8) if swap else i8
+    elif code == _U1:
+        for j in range(n):
+            to[j] = peek(address + j * step, _u1)
+    elif code == _U2:
+        for j in range(n):
+            u2 = peek(address + j * step, _u2)
+            to[j] = byteswap(u2) if swap else u2
+    elif code == _U4:
+        for j in range(n):
+            u4 = peek(address + j * step, _u4)
+            to[j] = byteswap(u4) if swap else u4
+    elif code == _U8:
+        for j in range(n):
+            u8 = peek(address + j * step, _u8)
+            to[j] = byteswap(u8) if swap else u8
+    else:
+        for j in range(n):
+            to[j] = peek(address + j * step, _u1) != _u1
+
+
+@inline
+def block(row: int, g: Array, j: int, n: int, fill: Any, scratch: int) -> Any:
+    """Elements j to j + n - 1 of a row, padded with `fill` to a multiple of LANES: where they lie,
+    or in scratch memory.
+    """
+    at = row + j * g[STRIDE]
+    if not (g[DIRECT] and n % LANES == 0):
+        load_padded(at, g, n, fill, scratch)
+        at = scratch
+    return view(at, padded(n), fill)
+
+
+@leaf
+def load_padded(address: int, g: Array, n: int, fill: Any, scratch: int) -> None:
+    wide()
+    to = view(scratch, padded(n), fill)
+    load(address, g, n, to)
+    pad(to, n, fill)
+
+
+@leaf
+def pad(x: Array, first: int, fill: Any) -> None:
+    """x[first:] = fill."""
+    wide()
+    for k in range(first, x.size):
+        x[k] = fill
+
+
+@inline
+def padded(n: int) -> int:
+    return (n + LANES - 1) // LANES * LANES
+
+
+@leaf
+def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
+    """Element j of a row."""
+    outlined()
+    to = view(scratch, 1, like)
+    load(row + j * g[STRIDE], g, 1, to)
+    return to[0]
+
+
+@leaf
+def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> None:
+    """Write n results to a row of an output, from its column j on."""
+    wide()
+    address, step, swap = row + j * g[STRIDE], g[STRIDE], g[SWAP] != 0
+    if not g[DIRECT]:
+        for k in range(n):
+            i = bits(results[k])
+            poke(address + k * step, byteswap(i) if swap else i)
+        return
+    lying = view(address, n, results[0])
+    first = 0
+    last = 0
+    if streamed:
+        # The lines that lie wholly within the block go past the cache, its ragged ends through it.
+        first = min(n, (-address & 63) // step)
+        last = first + (n - first) * step // 64 * (64 // step)
+        stream(view(results.ctypes.data + first * step, n - first, results[0]),
+               address + first * step, (last - first) * step // 64)
+    for k in range(first):
+        lying[k] = results[k]
+    for k in range(last, n):
+        lying[k] = results[k]
+
+
+
+@leaf
+def segments(columns: int) -> int:
+    return (columns + SEGMENT - 1) // SEGMENT
+
+
+@inline
+def buffer(work: int, which: int, like: Any) -> Any:
+    """A worker's scratch: X_BLOCK, T_BLOCK and O_BLOCK for what is loaded and stored; then E."""
+    return work + which * BLOCK * itemsize(like)
+
+
+@leaf
+def fill(value: Any, j0: int, j1: int, work: int, out: int, g: Array) -> None:
+    """Write one value to columns j0 to j1 - 1 of a row of an output."""
+    outlined()
+    results = view(buffer(work, O_BLOCK, value), BLOCK, value)
+    pad(results, 0, value)
+    for j in range(j0, j1, BLOCK):
+        put(results, min(BLOCK, j1 - j), out, g, j, 0)
+
+
+# ---- outside ---------------------------------------------------------------------------------
+class Scratch:
+    """Memory for each worker, every part on a cache line of its own."""
+
+    def __init__(self, workers: int, size: int) -> None:
+        self.stride = -(-size // 64) * 64
+        self._memory = np.empty(workers * self.stride + 64, np.uint8)
+        self.address = -(-address(self._memory) // 64) * 64
+
+
+def streamed(out: Array | None, target: Array, x: Array) -> int:
+    """1 where results bypass the cache: large ones, to memory that the caller has used before.
+
+    On new memory an ordinary store is faster, since the page fault brings the line in anyway, and
+    in place the line is there already.
+    """
+    return int(out is not None and target.nbytes >= STREAMED and target is not x)

@@ -1,0 +1,193 @@
+"""Leaves: one vectorised loop each, over a block in L1 of a multiple of LANES elements.
+
+The compute type is that of the arrays. Sums are by lanes, folded by `vector.fold`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastloss._engine.arrays import Array
+from fastloss._engine.blocks import BLOCK
+from fastloss._engine.elementary import exp, exp_nonpositive
+from fastloss._engine.jit import leaf
+from fastloss._engine.vector import (
+    LANES,
+    cast,
+    fma,
+    fold,
+    lanes,
+    maximum,
+    part,
+    prefetch,
+    store,
+    wide,
+)
+
+AHEAD = 2 * BLOCK  # elements between the exponentials and the prefetch: hides DRAM behind them
+
+
+@leaf
+def block_max(x: Array) -> Any:
+    """The largest element, NaN if any is."""
+    wide()
+    m = x[0]
+    for j in range(x.size):
+        m = maximum(m, x[j])
+    return m
+
+
+@leaf
+def exp_sum(x: Array, m: Any, inv: Any, e: Array) -> Any:
+    """e = exp((x - m) inv); the sum of e."""
+    wide()
+    total = lanes(m)
+    for j in range(0, x.size, LANES):
+        prefetch(x, j + AHEAD)
+        q = part(x, j)
+        v = lanes(m)
+        for k in range(LANES):
+            v[k] = exp_nonpositive((q[k] - m) * inv)
+            total[k] += v[k]
+        store(v, part(e, j))
+    return fold(total)
+
+
+@leaf
+def exp_sum_peak(x: Array, m: Any, inv: Any, e: Array) -> Any:
+    """e = exp((x - m) inv) with m the largest of x; the sum of e but for one element at m."""
+    wide()
+    total, ties = lanes(m), lanes(m)
+    one, zero = cast(1.0, m), cast(0.0, m)
+    for j in range(0, x.size, LANES):
+        prefetch(x, j + AHEAD)
+        q = part(x, j)
+        v = lanes(m)
+        for k in range(LANES):
+            v[k] = exp_nonpositive((q[k] - m) * inv)
+            total[k] += zero if q[k] == m else v[k]
+            ties[k] += one if q[k] == m else zero
+        store(v, part(e, j))
+    return fold(total) + (fold(ties) - one)
+
+
+@leaf
+def index_of(x: Array, value: Any) -> int:
+    """The first index of a value, 0 where there is none."""
+    wide()
+    n = np.int32(x.size)
+    first = n
+    for j in range(n):
+        first = min(first, np.int32(j) if x[j] == value else n)
+    return int(first if first < n else 0)
+
+
+@leaf
+def copy(x: Array, e: Array) -> Any:
+    """e = x; the sum of e."""
+    wide()
+    total = lanes(x[0])
+    for j in range(0, x.size, LANES):
+        q = part(x, j)
+        v = lanes(x[0])
+        for k in range(LANES):
+            v[k] = q[k]
+            total[k] += q[k]
+        store(v, part(e, j))
+    return fold(total)
+
+
+@leaf
+def exp_each(x: Array, e: Array) -> Any:
+    """e = exp(x); the sum of e."""
+    wide()
+    total = lanes(x[0])
+    for j in range(0, x.size, LANES):
+        q = part(x, j)
+        v = lanes(x[0])
+        for k in range(LANES):
+            v[k] = exp(q[k])
+            total[k] += v[k]
+        store(v, part(e, j))
+    return fold(total)
+
+
+@leaf
+def dot_sum(e: Array, t: Array, c: Any) -> Any:
+    """The sums of e (t - c) and of t."""
+    wide()
+    dot, total = lanes(e[0]), lanes(e[0])
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(t, j)
+        for k in range(LANES):
+            dot[k] = fma(left[k], right[k] - c, dot[k])
+            total[k] += right[k]
+    return fold(dot), fold(total)
+
+
+@leaf
+def weigh(x: Array, m: Any, w: Array) -> Any:
+    """The sums of w (m - x) and of w."""
+    wide()
+    short, total = lanes(m), lanes(m)
+    for j in range(0, x.size, LANES):
+        left, right = part(x, j), part(w, j)
+        for k in range(LANES):
+            short[k] = fma(right[k], m - left[k], short[k])
+            total[k] += right[k]
+    return fold(short), fold(total)
+
+
+@leaf
+def scale(e: Array, c: Any, o: Array) -> None:
+    """o = c e."""
+    wide()
+    for j in range(0, e.size, LANES):
+        q = part(e, j)
+        v = lanes(c)
+        for k in range(LANES):
+            v[k] = q[k] * c
+        store(v, part(o, j))
+
+
+@leaf
+def affine(
+    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, o: Array
+) -> None:
+    """o = p (a d + b) + g d with p = c e and d = (t - hi) - lo."""
+    wide()
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(t, j)
+        v = lanes(c)
+        for k in range(LANES):
+            d = (right[k] - hi) - lo
+            v[k] = fma(left[k] * c, fma(a, d, b), g * d)
+        store(v, part(o, j))
+
+
+@leaf
+def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
+    """o = (x - m) inv - log s."""
+    wide()
+    for j in range(0, x.size, LANES):
+        q = part(x, j)
+        v = lanes(m)
+        for k in range(LANES):
+            v[k] = (q[k] - m) * inv - log_s
+        store(v, part(o, j))
+
+
+@leaf
+def curve(e: Array, c: Any, b: Any, rest: Any, o: Array) -> None:
+    """o = b p (1 - p) with p = c e; 1 - p is `rest` for the one p that may be above a half."""
+    wide()
+    one = cast(1.0, c)
+    for j in range(0, e.size, LANES):
+        q = part(e, j)
+        v = lanes(c)
+        for k in range(LANES):
+            p = q[k] * c
+            v[k] = b * (p * (rest if p + p > one else one - p))
+        store(v, part(o, j))
