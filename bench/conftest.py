@@ -42,12 +42,14 @@ def rounds(request: pytest.FixtureRequest) -> int:
 @pytest.fixture
 def races(request: pytest.FixtureRequest) -> list[Race]:
     """The races run so far, which the summary prints."""
-    return request.config.stash[_RACES]
+    found: list[Race] = request.config.stash[_RACES]
+    return found
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    if config.stash[_RACES]:
-        terminalreporter.section("races: median ms (times fastloss's)")
-        terminalreporter.write_line(markdown(config.stash[_RACES]))
+    races: list[Race] = config.stash[_RACES]
+    if races:
+        terminalreporter.section("races: median ms; in brackets, how many times fastloss's")
+        terminalreporter.write_line(markdown(races))

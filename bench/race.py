@@ -87,8 +87,10 @@ def run_all(workloads: Sequence[Workload], rounds: int) -> Iterator[Race]:
 def assert_close(operation: str, problem: Problem, result: Any, who: str) -> None:
     """A sample of rows, and scalars, against float64: who computes something else is not timed.
 
-    It tells formulas apart, not roundings: those are what the tests judge.
+    It tells formulas apart, not roundings, which the tests judge: summed in float32, a row of four
+    million is off by 3e-4 in PyTorch.
     """
+    pairs: list[tuple[Any, Any]]
     n = problem.workload.rows
     sample = np.unique(np.linspace(0, n - 1, 8).astype(int))
     x, y = problem.logits[sample], problem.targets[sample]
@@ -105,6 +107,6 @@ def assert_close(operation: str, problem: Problem, result: Any, who: str) -> Non
         pairs = [(value, problem.mean_loss), (np.asarray(grad)[sample], slope / n)]
     for got, truth in pairs:
         np.testing.assert_allclose(
-            np.asarray(got), truth, rtol=1e-4, atol=1e-6 * np.abs(truth).max(),
+            np.asarray(got), truth, rtol=1e-3, atol=1e-6 * np.abs(truth).max(),
             err_msg=f"{operation} of {who} on {problem.workload}",
         )

@@ -12,17 +12,19 @@ from typing import Any
 
 import sizes
 from floors import FLOORS
+from noise import Others
 from race import Race, rounds_of, run_all
 from rivals import RIVALS
 from table import LIBRARIES, machine, markdown, versions
 
 
-def as_json(races: Sequence[Race]) -> dict[str, Any]:
+def as_json(races: Sequence[Race], others: float | None) -> dict[str, Any]:
     """Ratios alone: seconds of one machine say little about the next run, even on the same one."""
     ratios: dict[str, dict[str, dict[str, float]]] = {}
     for race in races:
         ratios.setdefault(str(race.workload), {})[race.operation] = race.ratios()
-    return {"machine": machine(), "versions": versions(), "ratios": ratios}
+    about = {"machine": machine(), "cpus busy with others": others, "versions": versions()}
+    return {**about, "ratios": ratios}
 
 
 def plot(races: Sequence[Race], path: Path) -> None:
@@ -44,7 +46,8 @@ def plot(races: Sequence[Race], path: Path) -> None:
             )
         panel.set(title=str(workload), ylabel="median ms", yscale="log")
         panel.set_xticks(range(len(mine)), [race.operation for race in mine])
-    panels[0].legend(ncols=len(names), fontsize="small")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(names))
     figure.savefig(path, dpi=150)
 
 
@@ -61,16 +64,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     workloads = sizes.chosen(options.quick, options.workload)
     count = len(workloads) * len(RIVALS)
-    races = []
+    races, noise = [], Others()
     for race in run_all(workloads, rounds_of(options.quick)):
         races.append(race)
         print(f"{len(races)}/{count} {race.operation}, {race.workload}", file=sys.stderr, flush=True)
+    others = noise.cpus()
     print(markdown(races), end="\n\n")
     print("Median ms; in brackets, how many times fastloss's.", end="\n\n")
-    print(", ".join(f"{name}: {value}" for name, value in machine().items()), end="\n\n")
+    print(", ".join(f"{name}: {value}" for name, value in machine().items()))
+    print(f"CPUs busy with others meanwhile: {'unknown' if others is None else others}", end="\n\n")
     print(", ".join(f"{name} {value}" for name, value in versions().items()))
     if options.json:
-        options.json.write_text(json.dumps(as_json(races), indent=2) + "\n")
+        text = json.dumps(as_json(races, others), indent=2, ensure_ascii=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
     if options.plot and find_spec("matplotlib"):
         plot(races, options.plot)
     elif options.plot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
@@ -36,13 +37,16 @@ def _cell(race: Race, name: str) -> str:
     ms = race.seconds[name] * 1e3
     time = f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
     ratio = race.ratios().get(f"{name} / fastloss")
-    return time if ratio is None else f"{time} ({ratio:.1f}×)"
+    return time if ratio is None else f"{time} ({ratio:.3g}×)"
 
 
 def machine() -> dict[str, str | int]:
-    """The CPU and the threads fastloss uses on it."""
+    """The CPU, its cores, and the threads that fastloss uses of them."""
     found = info.collect()
-    return {"cpu": found["cpu"], "vector bits": found["vector_bits"], "threads": found["threads"]}
+    return {
+        "cpu": found["cpu"], "vector bits": found["vector_bits"],
+        "cores": os.cpu_count() or 1, "threads": found["threads"],
+    }
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,8 @@ Array: TypeAlias = NDArray[Any]
 
 def softmax(x: Array, _y: Array, _out: Array) -> Array:
     e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+    p: Array = e / e.sum(axis=-1, keepdims=True)
+    return p
 
 
 def softmax_out(x: Array, _y: Array, out: Array) -> Array:
@@ -27,7 +28,8 @@ def softmax_out(x: Array, _y: Array, out: Array) -> Array:
 
 def logsumexp(x: Array, _y: Array, _out: Array) -> Array:
     m = x.max(axis=-1, keepdims=True)
-    return m[:, 0] + np.log(np.exp(x - m).sum(axis=-1))
+    lse: Array = m[:, 0] + np.log(np.exp(x - m).sum(axis=-1))
+    return lse
 
 
 def cross_entropy(x: Array, y: Array, out: Array) -> Any:

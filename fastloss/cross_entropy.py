@@ -114,14 +114,12 @@ def cross_entropy_rows(
                 blocks.fill(zero, j0, j1, mine, to_curved, cg)
             continue
         total = (1.0 - smoothing) * w_t + smoothing / columns * mass
-        pull = share * np.float64(inv)
-        bend = pull * np.float64(inv) * total
+        pull = cast(share * np.float64(inv) * total, inv)
         if wanted == HVP:
             rows.finish(
                 row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
                 rows.AFFINE, cast(c, inv), cast(u / rows.mass(rows.LOGITS, m, r), inv),
-                cast(bend, inv), zero, zero,
-                -1, zero, to, og, streamed,
+                pull, zero, zero, -1, zero, to, og, streamed,
             )
             continue
         slope = target_slope(
@@ -133,17 +131,17 @@ def cross_entropy_rows(
                 if wanted >= GRAD_HESS:
                     rows.finish(
                         row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                        maxima[slot], m, r, rows.CURVE, zero, zero, zero, cast(bend, inv), zero,
+                        maxima[slot], m, r, rows.CURVE, zero, zero, zero, pull, zero,
                         -1, zero, to_curved, cg, streamed,
                     )
             else:
+                smooth = companion == rows.WEIGHTS
                 rows.finish(
-                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                    maxima[slot], m, r,
-                    rows.AFFINE if companion == rows.WEIGHTS else rows.SCALE,
-                    zero, zero, zero, cast(pull * total, inv),
-                    cast(-pull * smoothing / columns, inv), y, cast(pull * slope, inv),
-                    to, og, streamed,
+                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
+                    rows.AFFINE if smooth else rows.SCALE, zero, zero, zero,
+                    cast(share * total, inv) if smooth else pull,
+                    cast(-share * smoothing / columns, inv),
+                    y, cast(share * np.float64(inv) * slope, inv), to, og, streamed,
                 )
     if streamed:
         fence()
@@ -189,17 +187,18 @@ class _Targets:
 
     def reduce(self, losses: Array) -> Any:
         """Losses of the rows, class weights within, to the value asked for."""
-        if self.sample_weight is not None:
-            losses = np.where(self.targets < 0, 0.0, losses * self.sample_weight)
-        if self.reduction == "none":
-            result = losses.astype(self.dtype).reshape(self.shape)
-            return result if result.ndim else result[()]
-        total = losses.sum()
-        if self.reduction == "mean":
-            # No row that counts, or none of any weight: 0/0, whatever the logits.
-            denominator = self.denominator
-            total = total / denominator if denominator != 0.0 else np.nan
-        return self.dtype.type(total)
+        with np.errstate(invalid="ignore", over="ignore"):  # 0 * inf is NaN, and says so itself
+            if self.sample_weight is not None:
+                losses = np.where(self.targets < 0, 0.0, losses * self.sample_weight)
+            if self.reduction == "none":
+                result = losses.astype(self.dtype).reshape(self.shape)
+                return result if result.ndim else result[()]
+            total = losses.sum()
+            if self.reduction == "mean":
+                # No row that counts, or none of any weight: 0/0, whatever the logits.
+                denominator = self.denominator
+                total = total / denominator if denominator != 0.0 else np.nan
+            return self.dtype.type(total)
 
     @cached_property
     def denominator(self) -> float:
@@ -225,7 +224,7 @@ class _CrossEntropy(_Targets):
         temperature: float,
     ) -> None:
         self.smoothing = arrays.fraction(label_smoothing, "label_smoothing")
-        self.inv = 1.0 / arrays.positive(temperature, "temperature")
+        self.temperature = arrays.positive(temperature, "temperature")
         super().__init__(
             logits, "logits", targets, axis, weight, sample_weight, ignore_index, reduction
         )
@@ -295,7 +294,7 @@ class _CrossEntropy(_Targets):
         tl = arrays.rows_of(t, (0,) if companion == rows.WEIGHTS else axes, dtype)
         result = x if result is None else result
         hess = result if hess is None else hess
-        inv = rows.reciprocal(self.inv, dtype)
+        inv = rows.reciprocal(self.temperature, dtype)
         none = np.empty(0, dtype)
         plan = rows.Plan(xl.rows, xl.columns, inv, exponentials=wanted != NOTHING)
         plan.run(
@@ -347,7 +346,8 @@ class _NegativeLogLikelihood(_Targets):
         taken = np.take_along_axis(self.x, self.index, self.axis).reshape(-1)
         losses = -taken.astype(np.float64)
         if self.weight is not None:
-            losses *= self.weight[self.targets]
+            with np.errstate(invalid="ignore"):
+                losses *= self.weight[self.targets]
         losses[~self.counted] = 0.0
         return self.reduce(losses)
 

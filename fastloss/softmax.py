@@ -53,8 +53,9 @@ def map_rows(
             if b_sum != 0.0:
                 bi += b_sum * v
                 # u_j - p_j sum(u) where p_j may be nearly 1
-                spot, q = peak, rows.unlikely(holds, m, r)
-                exact = g * (c * q - (1.0 - q) * (v - c))
+                spot = peak
+                p, q = rows.odds(holds, m, r)
+                exact = np.float64(inv) * (c * q - p * (v - c))
             if per_row.size:
                 bi *= per_row[i]
             rows.finish(
@@ -103,9 +104,10 @@ class _Rows:
 
     def __init__(self, x: ArrayLike, axis: Axis, temperature: float, out: Array | None) -> None:
         self.x = arrays.real(x, "x")
+        self.axis = axis
         self.axes = arrays.axes_of(axis, self.x.ndim, "x")
         self.dtype = arrays.compute_type(self.x)
-        self.inv = 1.0 / arrays.positive(temperature, "temperature")
+        self.inv = rows.reciprocal(arrays.positive(temperature, "temperature"), self.dtype)
         self.out = out
 
     def vector(self, vector: ArrayLike, name: str) -> Array:
@@ -130,11 +132,10 @@ class _Rows:
         if result.size:
             x = self.x if out is None else arrays.apart(self.x, result)
             t = x if beside is None else beside if out is None else arrays.apart(beside, result)
-            inv = rows.reciprocal(self.inv, self.dtype)
             target, to = arrays.destination(result, self.axes, self.dtype)
             x, xl = arrays.operand(x, self.axes, self.dtype)
             t, tl = arrays.operand(t, self.axes, self.dtype)
-            plan = rows.Plan(xl.rows, xl.columns, inv, exponentials=mode != rows.LOG)
+            plan = rows.Plan(xl.rows, xl.columns, self.inv, exponentials=mode != rows.LOG)
             plan.run(
                 map_rows,
                 holds, arrays.address(x), xl.geometry, arrays.address(t), tl.geometry,
@@ -190,20 +191,20 @@ class _Softmax(_Rows):
         return self._product(self.vector(cotangent, "cotangent"), rows.PROBS, out)
 
     def _product(self, v: Array, holds: int, out: Array | None) -> Any:
-        return self.map(out, rows.AFFINE, beside=v, holds=holds, a=self.inv, centred=True)
+        return self.map(out, rows.AFFINE, beside=v, holds=holds, a=1.0, centred=True)
 
     def jacobian(self) -> Array:
         p = self._probabilities()
         eye = np.eye(p.shape[-1], dtype=p.dtype)
-        dense: Array = (p[..., :, None] * (eye - p[..., None, :])) * p.dtype.type(self.inv)
+        dense: Array = (p[..., :, None] * (eye - p[..., None, :])) * self.inv
         return dense
 
     def _probabilities(self) -> Array:
         """Softmax with the class axis last; jacobian's."""
-        if len(self.axes) != 1:
-            raise TypeError(f"jacobian takes one axis, an int, not {len(self.axes)} of them")
+        requested: Any = self.axis
+        axis = arrays.axis_of(requested, self.x.ndim, "x")
         p: Array = self.map(None, rows.SCALE, b=1.0)
-        return np.moveaxis(p, self.axes[0], -1)
+        return np.moveaxis(p, axis, -1)
 
 
 class _LogSoftmax(_Softmax):
@@ -226,16 +227,16 @@ class _LogSoftmax(_Softmax):
 
     def _jvp(self, tangent: ArrayLike, holds: int, out: Array | None) -> Any:
         t = self.vector(tangent, "tangent")
-        return self.map(out, rows.AFFINE, beside=t, holds=holds, g=self.inv, centred=True)
+        return self.map(out, rows.AFFINE, beside=t, holds=holds, g=1.0, centred=True)
 
     def _vjp(self, cotangent: ArrayLike, holds: int, out: Array | None) -> Any:
         u = self.vector(cotangent, "cotangent")
-        return self.map(out, rows.AFFINE, beside=u, holds=holds, g=self.inv, b_sum=-self.inv)
+        return self.map(out, rows.AFFINE, beside=u, holds=holds, g=1.0, b_sum=-1.0)
 
     def jacobian(self) -> Array:
         p = self._probabilities()
         eye = np.eye(p.shape[-1], dtype=p.dtype)
-        dense: Array = (eye - p[..., None, :]) * p.dtype.type(self.inv)
+        dense: Array = (eye - p[..., None, :]) * self.inv
         return dense
 
 
@@ -310,7 +311,7 @@ def softmax(
     axis : int, tuple of int or None, default -1
         Where the probabilities sum to 1; None: over the whole array.
     temperature : float, default 1.0
-        T; a large one flattens, a small one sharpens.
+        T; a large one flattens, a small one sharpens. 1/T is kept within the type's normal range.
     out : ndarray, optional
         Where to write the result, of its shape and dtype; may be `x` itself.
 

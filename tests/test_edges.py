@@ -91,15 +91,14 @@ def test_minus_inf_is_a_class_that_is_not_there(
         args = arguments(name, x, rng, finite_target(x))
         options = EACH if name in ENTROPIES else {}
         result = judged(name, args, place, **options)
-        expected = {"log_softmax": -INF, "log_softmax.vjp": args[-1][1, gone] if len(args) > 1 else 0}
-        if name.startswith("log_softmax.jvp"):
-            assert np.isfinite(result[1]).all()
-        elif result.ndim == 2:
-            assert np.array_equal(
-                result[1, gone], np.broadcast_to(expected.get(name.split("_from")[0], 0), gone.sum())
-            )
+        if name == "log_softmax":
+            assert (result[1, gone] == -INF).all()
         else:
             assert np.isfinite(result).all()
+        if name.startswith("log_softmax.vjp"):
+            assert np.array_equal(result[1, gone], args[1][1, gone])
+        elif result.ndim == 2 and not name.startswith("log_softmax"):
+            assert not result[1, gone].any()
 
 
 @pytest.mark.parametrize("columns", [1, *WIDTHS])
@@ -107,11 +106,9 @@ def test_all_minus_inf(columns: int, dtype: type, rng: np.random.Generator) -> N
     x = rng.normal(0, 3, (3, columns)).astype(dtype)
     clean = {name: CASES[name].call(x) for name in ("softmax", "log_softmax", "logsumexp")}
     x[1] = -INF
-    for name, expected in (("softmax", np.nan), ("log_softmax", np.nan), ("logsumexp", -INF)):
-        result = CASES[name].call(x)
-        assert np.array_equal(result[1], np.full(x.shape[1:], expected)[: result[1].size or 1].reshape(
-            result[1].shape) if result.ndim == 2 else expected, equal_nan=True)
-        assert np.array_equal(result[::2], clean[name][::2])
+    for name, expected in clean.items():
+        expected[1] = -INF if name == "logsumexp" else np.nan
+        assert np.array_equal(CASES[name].call(x), expected, equal_nan=True)
     for options in ({}, {"label_smoothing": 0.1}, {"weight": np.ones(columns)}, {"temperature": 2.0}):
         for y in (0, columns - 1):
             losses, grad = fl.cross_entropy.value_and_grad(x, [0, y, 0], **EACH, **options)
@@ -205,16 +202,17 @@ def test_nan_fills_its_row_and_no_other(
 
 @pytest.mark.parametrize("name", GATES)
 def test_gates_of_special_values(name: str, dtype: type, rng: np.random.Generator) -> None:
-    scipy = {
-        "softplus": lambda x: np.logaddexp(0, x), "sigmoid": special.expit, "log_sigmoid": special.log_expit
-    }
     for columns in WIDTHS:
         x = rng.normal(0, 3, (1, columns)).astype(dtype)
         for j, value in enumerate([INF, -INF, np.nan, 1e30, -1e30]):
             x[0, j], x[0, -1 - j] = value, value
         ours = judged(name, (x,))
         with np.errstate(all="ignore"):
-            theirs = scipy[name](x)
+            theirs = {
+                "softplus": np.logaddexp(0, x),
+                "sigmoid": special.expit(x),
+                "log_sigmoid": special.log_expit(x),
+            }[name]
         odd = ~np.isfinite(x)
         assert np.array_equal(ours[odd], theirs[odd], equal_nan=True)
         for method in ("jvp", "vjp"):
@@ -277,7 +275,7 @@ def test_ignored_rows_are_zero_whatever_their_logits(
                 assert result[~ignored].any()
 
 
-def of_no_weight(rng: np.random.Generator, columns: int) -> dict[str, tuple[Array, Options]]:
+def of_no_weight(columns: int) -> dict[str, tuple[Array, Options]]:
     """Targets and weights of which nothing counts."""
     y = np.array([0, columns - 1, 1])
     elsewhere = np.ones(columns)
@@ -293,9 +291,9 @@ def of_no_weight(rng: np.random.Generator, columns: int) -> dict[str, tuple[Arra
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
-@pytest.mark.parametrize("case", of_no_weight(np.random.default_rng(), 5))
+@pytest.mark.parametrize("case", of_no_weight(5))
 def test_no_weight_in_all(case: str, columns: int, dtype: type, rng: np.random.Generator) -> None:
-    y, options = of_no_weight(rng, columns)[case]
+    y, options = of_no_weight(columns)[case]
     x = rng.normal(0, 3, (3, columns)).astype(dtype)
     dirty = x.copy()
     dirty[0], dirty[1], dirty[2, 0] = np.nan, -INF, INF
@@ -353,7 +351,8 @@ def test_no_rows(shape: tuple[int, ...], dtype: type) -> None:
     lead = (*shape[:axis], *shape[axis + 1 :])
     y = np.empty(lead, np.int64)
     for op in (fl.softmax, fl.log_softmax):
-        assert op(x, axis).shape == op.jvp(x, x, axis).shape == op.vjp_from_output(x, x, axis).shape == shape
+        assert op(x, axis).shape == op.jvp(x, x, axis).shape == shape
+        assert op.vjp(x, x, axis).shape == op.vjp_from_output(x, x, axis).shape == shape
         assert op.jacobian(x, axis).shape == (*lead, 5, 5)
     assert fl.logsumexp(x, axis).shape == fl.logsumexp.jvp(x, x, axis).shape == lead
     assert fl.logsumexp.vjp(x, np.empty(lead), axis).shape == shape
@@ -457,49 +456,51 @@ def test_one_d_logits_take_a_scalar_target(y: Any, dtype: type, rng: np.random.G
 
 
 # ---- magnitudes -----------------------------------------------------------------------------
-@pytest.mark.parametrize("size", [1e30, 1e37])
+HUGE = (EACH, {}, {"temperature": 4.0}, {"label_smoothing": 0.1, **EACH})
+
+
 @pytest.mark.parametrize("name", MAPS + SUMS + ENTROPIES)
-def test_huge_logits(name: str, size: float, dtype: type, rng: np.random.Generator) -> None:
+def test_huge_logits(name: str, dtype: type, rng: np.random.Generator) -> None:
     for columns in WIDTHS:
-        x = rng.choice([-size, 0, size], (3, columns)).astype(dtype)
-        x[0, :], x[0, -1] = -size, size
+        x = rng.choice([-1e30, 0, 1e30], (3, columns)).astype(dtype)
+        x[0, :], x[0, -1] = -1e30, 1e30
         args = arguments(name, x, rng)
-        for options in (EACH, {}, {"temperature": 4.0}) if name in ENTROPIES else ({},):
+        for options in HUGE if name in ENTROPIES else ({},):
             assert np.isfinite(judged(name, args, **options)).all()
-    if name in ENTROPIES:
-        few = (x[:, :50], args[1] % 50, *(v[:, :50] for v in args[2:]))
-        assert np.isfinite(judged(name, few, label_smoothing=0.1, **EACH)).all()
 
 
 def test_a_loss_beyond_its_type_is_infinite(dtype: type) -> None:
     """Two logits at either end of the range; nothing warns."""
     top = np.finfo(dtype).max
-    x = np.array([[top, -top], [-top, top]], dtype)
-    for reduction, expected in (("mean", INF), ("sum", INF), ("none", [INF, 0])):
-        value, grad = fl.cross_entropy.value_and_grad(x, [1, 1], reduction=reduction)
+    x = np.array([[top, -top], [top, -top], [-top, top]], dtype)
+    for reduction, expected in (("mean", INF), ("sum", INF), ("none", [INF, INF, 0])):
+        value, grad = fl.cross_entropy.value_and_grad(x, [1, 1, 1], reduction=reduction)
         assert np.array_equal(value, expected)
-        assert np.array_equal(np.sign(grad), [[1, -1], [0, 0]])
-    assert fl.softmax(x).tolist() == [[1, 0], [0, 1]]
-    assert fl.logsumexp(x).tolist() == [top, top]
+        assert np.array_equal(np.sign(grad), [[1, -1], [1, -1], [0, 0]])
+    assert fl.softmax(x).tolist() == [[1, 0], [1, 0], [0, 1]]
+    assert fl.log_softmax(x).tolist() == [[0, -INF], [0, -INF], [-INF, 0]]
+    assert fl.logsumexp(x).tolist() == [top, top, top]
+    assert fl.nll_loss(x, [1, 1, 0], reduction="sum") == INF
 
 
 @pytest.mark.parametrize("shift", [1e8, -1e8, 2.0**30])
-@pytest.mark.parametrize("name", [*MAPS, *SUMS[1:], *ENTROPIES])
+@pytest.mark.parametrize("name", [*MAPS, "logsumexp.jvp", "logsumexp.vjp", *ENTROPIES])
 def test_a_shift_changes_no_bit(
     name: str, shift: float, dtype: type, rng: np.random.Generator
 ) -> None:
     """Where the shifted logits are exact, as multiples of 128 are here."""
+    choices: list[Options] = [{}] if name in SUMS else [{}, {"temperature": 64.0}]
+    if name in ENTROPIES:
+        choices += [{"temperature": 64.0, "label_smoothing": 0.1}]
     for columns in WIDTHS:
         x = (128 * rng.integers(-3, 3, (3, columns))).astype(dtype)
-        args = arguments(name, x, rng)
         moved = x + dtype(shift)
         assert np.array_equal(moved - x, np.full(x.shape, shift))
-        for options in ({}, {"label_smoothing": 0.1}) if name in ENTROPIES else ({},):
-            here = CASES[name].call(*args, temperature=64.0, **options) if "sum" not in name else None
-            there = CASES[name].call(moved, *args[1:], temperature=64.0, **options) if here is not None else None
-            if here is None:
-                here, there = CASES[name].call(*args), CASES[name].call(moved, *args[1:])
-            assert np.array_equal(here, there), (columns, options)
+        args = arguments(name, x, rng)
+        for options in choices:
+            expected = CASES[name].call(*args, **options)
+            got = CASES[name].call(moved, *args[1:], **options)
+            assert np.array_equal(got, expected), (columns, options)
 
 
 @pytest.mark.parametrize("name", MAPS + SUMS + ENTROPIES)
@@ -509,16 +510,16 @@ def test_logits_far_from_zero(name: str, dtype: type, rng: np.random.Generator) 
         assert np.isfinite(judged(name, arguments(name, x, rng))).all()
 
 
-@pytest.mark.parametrize("temperature", [1e-300, 1e-30, 1e30, 1e300])
+@pytest.mark.parametrize("power", [-300, -30, 30, 300])
 @pytest.mark.parametrize("name", [*MAPS, *ENTROPIES])
-def test_huge_and_tiny_temperatures(
-    name: str, temperature: float, dtype: type, rng: np.random.Generator
-) -> None:
+def test_huge_and_tiny_temperatures(name: str, power: int, dtype: type) -> None:
     """The limit is softmax of the largest, or of all alike; infinite where a number is too large."""
+    inverse = float(np.clip(10.0**-power, np.finfo(dtype).tiny, np.finfo(dtype).max))
+    temperature = 1 / inverse  # kept within the type's range, as the docstring says
     x = np.array([[0, 1, 3, 0.5], [3, 2, 0, 1], [0.25, 0, 0.5, 0.75], [2, 2, 2, 2]], dtype)
     targets = np.array([2, 0, 1, 3])
     args = (x, targets) if name in ENTROPIES else (x,)
-    if name not in ("softmax", "log_softmax", *ENTROPIES[:2], ENTROPIES[3]):
+    if "jvp" in name or "vjp" in name or "hvp" in name:
         args = (*args, np.array([[3, -1, 2, 0.5]] * 4, dtype))
     judged(name, args, temperature=temperature, **(EACH if name in ENTROPIES else {}))
 
@@ -527,22 +528,18 @@ def test_huge_and_tiny_temperatures(
 def test_subnormal_logits(name: str, dtype: type, rng: np.random.Generator) -> None:
     """They are the zeros that they are next to."""
     for columns in WIDTHS:
-        x = rng.integers(-9, 9, (3, columns)) * np.finfo(dtype).smallest_subnormal
-        assert x.dtype == dtype
+        x = rng.integers(-9, 9, (3, columns)).astype(dtype) * np.finfo(dtype).smallest_subnormal
         assert np.isfinite(judged(name, arguments(name, x, rng))).all()
 
 
-def test_subnormal_weights_are_weights(dtype: type, rng: np.random.Generator) -> None:
-    """The mean does not depend on the scale of the weights, as long as that rounds none of them."""
+@pytest.mark.parametrize("name", ENTROPIES)
+def test_tiny_weights_are_weights(name: str, dtype: type, rng: np.random.Generator) -> None:
+    """The mean divides them out again."""
     x = rng.normal(0, 3, (4, 5)).astype(dtype)
-    tiny = np.finfo(dtype).smallest_subnormal
-    for name in ENTROPIES:
-        args = arguments(name, x, rng)
-        for option, weights in (("weight", [1, 2, 4, 2, 1]), ("sample_weight", [1, 2, 4, 1])):
-            plain = np.array(weights, dtype)
-            expected = CASES[name].call(*args, **{option: plain})
-            got = CASES[name].call(*args, **{option: plain * tiny})
-            assert_close(got, expected, expected, what=f"{name} {option}")
+    args = arguments(name, x, rng)
+    tiny = np.finfo(dtype).tiny
+    for option, weights in (("weight", [1, 2, 4, 2, 1]), ("sample_weight", [1, 2, 4, 1])):
+        judged(name, args, **{option: np.array(weights, dtype) * tiny})
 
 
 @pytest.mark.parametrize("columns", WIDTHS)
@@ -590,8 +587,7 @@ def test_ignore_index_is_a_number_not_its_bits(dtype: type, rng: np.random.Gener
     assert np.isnan(fl.cross_entropy(x, np.array([before], np.uint64), ignore_index=before))
     for never in (2**64 - 100, 2**70, -(2**70)):
         assert fl.cross_entropy(x, [156], ignore_index=never) == fl.cross_entropy(x, [156])
-    for kind in ("i1", "u1", "u8"):
-        lowest, highest = np.iinfo(kind).min, np.iinfo(kind).max
-        for y in {lowest, highest} - {0}:
+    for kind in INTEGERS:
+        for y in {np.iinfo(kind).min, np.iinfo(kind).max} - {0}:
             with pytest.raises(IndexError, match=rf"targets\[0\] is {y}, out of range"):
-                fl.cross_entropy(x, np.array([y], kind))
+                fl.cross_entropy(x[:, :100], np.array([y], kind))

@@ -78,10 +78,12 @@ def axes_of(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
         raise ValueError(f"{name} is 0-d and has no axis {axis}; pass axis=None or a 1-d array")
     if axis is None:
         return tuple(range(ndim))
-    wanted = axis if isinstance(axis, tuple) else (axis,)
     found = []
-    for one in wanted:
-        one = operator.index(one)
+    for one in axis if isinstance(axis, tuple) else (axis,):
+        try:
+            one = operator.index(one)
+        except TypeError:
+            raise TypeError(f"axis must be an int, a tuple of ints or None, got {axis!r}") from None
         if not -ndim <= one < ndim:
             raise np.exceptions.AxisError(one, ndim)
         found.append(one % ndim)
@@ -95,7 +97,7 @@ def axis_of(axis: int, ndim: int, name: str) -> int:
     try:
         one = operator.index(axis)
     except TypeError:
-        raise TypeError(f"axis must be an int here, not {axis!r}") from None
+        raise TypeError(f"axis must be an int here, one class axis, got {axis!r}") from None
     return axes_of(one, ndim, name)[0]
 
 
@@ -265,8 +267,10 @@ def fraction(value: float, name: str) -> float:
     return number
 
 
-def number_of(value: float, name: str) -> float:
+def number_of(value: Any, name: str) -> float:
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a real number, got {value!r}") from None

@@ -154,16 +154,17 @@ def scale(e: Array, c: Any, o: Array) -> None:
 
 @leaf
 def affine(
-    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, o: Array
+    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, inv: Any, o: Array
 ) -> None:
-    """o = p (a d + b) + g d with p = c e and d = (t - hi) - lo."""
+    """o = (p (a d + b) + g d) inv with p = c e and d = (t - hi) - lo."""
     wide()
     for j in range(0, e.size, LANES):
         left, right = part(e, j), part(t, j)
         v = lanes(c)
         for k in range(LANES):
             d = (right[k] - hi) - lo
-            v[k] = fma(left[k] * c, fma(a, d, b), g * d)
+            p = left[k] * c
+            v[k] = fma(p * d, a, fma(p, b, g * d)) * inv
         store(v, part(o, j))
 
 
@@ -180,8 +181,8 @@ def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
 
 
 @leaf
-def curve(e: Array, c: Any, b: Any, rest: Any, o: Array) -> None:
-    """o = b p (1 - p) with p = c e; 1 - p is `rest` for the one p that may be above a half."""
+def curve(e: Array, c: Any, b: Any, rest: Any, inv: Any, o: Array) -> None:
+    """o = b p (1 - p) inv with p = c e; 1 - p is `rest` for the one p that may be above a half."""
     wide()
     one = cast(1.0, c)
     for j in range(0, e.size, LANES):
@@ -189,5 +190,5 @@ def curve(e: Array, c: Any, b: Any, rest: Any, o: Array) -> None:
         v = lanes(c)
         for k in range(LANES):
             p = q[k] * c
-            v[k] = b * (p * (rest if p + p > one else one - p))
+            v[k] = b * (p * (rest if p + p > one else one - p)) * inv
         store(v, part(o, j))

@@ -99,8 +99,12 @@ class Method(Generic[R]):
 
     def __call__(self, *args: Any, **kwargs: Any) -> R:
         vector: tuple[Any, ...] = ()
-        if self._renamed is not None and self._renamed[0] in kwargs:
-            kwargs[self._renamed[1]] = kwargs.pop(self._renamed[0])
+        if self._renamed is not None:
+            mine, doors = self._renamed
+            if doors in kwargs:
+                raise TypeError(f"{self.__qualname__}() takes {mine!r}, an output, not {doors!r}")
+            if mine in kwargs:
+                kwargs[doors] = kwargs.pop(mine)
         if self._vector is not None:
             at, name = self._vector
             if len(args) > at:

@@ -1,9 +1,10 @@
 """The online walk of a row, shared by every softmax-like family.
 
 A row is cut by its length alone: into segments of SEGMENT columns, each into blocks of BLOCK that
-fit L1. Within a segment the walk keeps a `State`; segments merge in order, in float64. So a row's bits do
-not depend on the other rows, on the threads, or on who walks which segment: a row is one task, or,
-where rows are few and long, each of its segments is (phase WALK, then FINISH).
+fit L1. Within a segment the walk keeps a state (M, R and so on, below); segments merge in order, in
+float64. So a row's bits do not depend on the other rows, on the threads, or on who walks which
+segment: a row is one task, or, where rows are few and long, each of its segments is (phase WALK, then
+FINISH).
 
 `finish` writes a row of results from exponentials that the walk kept in L2 scratch, or, where the
 row is longer than that (or was walked by several workers), from exponentials made again from the
@@ -57,8 +58,8 @@ LOGITS, PROBS, LOG_PROBS = 0, 1, 2
 # What walks beside it: nothing; tangents t, for u = sum(e (t - c)) and v = sum(t); class weights w,
 # for u = sum(w (m - x)) and v = sum(w).
 ALONE, TANGENTS, WEIGHTS = 0, 1, 2
-# What `finish` writes, with p = softmax and d = (t - hi) - lo: b p; p (a d + b) + g d; log p;
-# b p (1 - p).
+# What `finish` writes, with p = softmax and d = (t - hi) - lo: b p; (p (a d + b) + g d) inv; log p;
+# b p (1 - p) inv. The factor inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
 SCALE, AFFINE, LOG, CURVE = 0, 1, 2, 3
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
@@ -122,11 +123,13 @@ def walk(
         n = min(BLOCK, j1 - j)
         x = block(row, g, j, n, fill, x_block)
         exps = kept(e, keep, j, n, inv)
-        old = m
-        m = maximum(m, block_max(x))
+        old, top = m, block_max(x)
+        grown = not top <= m  # larger, or NaN
+        if grown:  # a branch, not a value: the exponentials need not wait for the maximum
+            m = maximum(m, top)
         maxima[j // BLOCK] = m
         s = mass(holds, old, r)  # up to here, below `old`
-        if holds == LOGITS and m != old:  # larger, or NaN
+        if holds == LOGITS and grown:
             factor = math.exp(np.float64((old - m) * inv))
             s *= factor
             if companion == TANGENTS:
@@ -139,7 +142,7 @@ def walk(
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion == TANGENTS:
             t = block(other, og, j, n, zero, t_block)
-            if m != old:
+            if grown:
                 at = index_of(x, m)
                 u += (np.float64(c) - np.float64(t[at])) * s
                 c = t[at]
@@ -149,11 +152,11 @@ def walk(
             v += dv
         elif companion == WEIGHTS:
             # u = sum(w[:j] (m - x[:j])), measured from 0 while m is -inf
-            if m != old:
+            if grown:
                 u += (np.float64(m) - (0.0 if old == -np.inf else np.float64(old))) * v
-            top = zero if m == -np.inf else m
-            pad(x, n, top)  # 0 (m - (-inf)) would be NaN there
-            du, dv = weigh(x, top, block(other, og, j, n, zero, t_block))
+            origin = zero if m == -np.inf else m
+            pad(x, n, origin)  # 0 (m - (-inf)) would be NaN there
+            du, dv = weigh(x, origin, block(other, og, j, n, zero, t_block))
             u += du
             v += dv
     state[M], state[R], state[U], state[V], state[C], state[PEAK] = m, r, u, v, c, peak
@@ -202,11 +205,23 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
 
 
 @inline
-def unlikely(holds: int, m: float, r: float) -> float:
-    """1 - p of the maximum, with all its digits."""
+def odds(holds: int, m: float, r: float) -> Any:
+    """(p, 1 - p) of the maximum, both with all their digits."""
     if holds == LOGITS:
-        return r / mass(holds, m, r)
-    return -math.expm1(m) if holds == LOG_PROBS else 1.0 - m
+        s = mass(holds, m, r)
+        return 1.0 / s, r / s
+    return (math.exp(m), -math.expm1(m)) if holds == LOG_PROBS else (m, 1.0 - m)
+
+
+@inline
+def power(a: float, b: float, inv: float) -> float:
+    """exp((a - b) inv) for finite a <= b, as if the difference were not rounded; by rule elsewhere."""
+    d = a - b
+    e = math.exp(d * inv)
+    if e > 0.0 and b < np.inf:
+        back = a - d
+        e += e * (((a - (d + back)) + (back - b)) * inv)
+    return e
 
 
 @leaf
@@ -226,7 +241,7 @@ def finish(
     )
     s = mass(holds, m, r)
     top, log_s, rest = cast(m, inv), cast(math.log1p(r), inv), cast(r / s, inv)
-    seen = cast(np.inf, inv)
+    seen = cast(np.nan, inv)
     p_of_e = zero
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
@@ -244,14 +259,14 @@ def finish(
                 seen = mj
                 c = 1.0
                 if holds == LOGITS:
-                    c = math.exp((np.float64(mj) - m) * np.float64(inv)) / s
+                    c = power(np.float64(mj), m, np.float64(inv)) / s
                 p_of_e = cast(c * np.float64(b) if mode == SCALE else c, inv)
             if mode == SCALE:
                 scale(exps, p_of_e, o)
             elif mode == AFFINE:
-                affine(exps, p_of_e, block(other, og, j, n, zero, t_block), hi, lo, a, b, gt, o)
+                affine(exps, p_of_e, block(other, og, j, n, zero, t_block), hi, lo, a, b, gt, inv, o)
             else:
-                curve(exps, p_of_e, b, rest, o)
+                curve(exps, p_of_e, b, rest, inv, o)
         if j <= spot < j + n:
             o[spot - j] = exact
         if not in_place:
@@ -290,9 +305,10 @@ class Plan:
             launch.run(kernel, self._workers, self._scalar, phase, *self._args, *args)
 
 
-def reciprocal(inverse: float, dtype: np.dtype[Any]) -> Any:
-    """1/temperature in the compute type, kept finite and normal: 0 * inf and inf * 0 must not be."""
+def reciprocal(temperature: float, dtype: np.dtype[Any]) -> Any:
+    """1/temperature, kept finite and normal in the compute type: 0 * inf and inf * 0 must not be."""
     limits = np.finfo(dtype)
-    return dtype.type(min(max(inverse, float(limits.tiny)), float(limits.max)))
+    return dtype.type(min(max(1.0 / temperature, float(limits.tiny)), float(limits.max)))
+
 
 

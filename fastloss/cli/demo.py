@@ -129,8 +129,10 @@ def _report_model(
     for name, found in (("bigram", losses), ("unigram", baseline)):
         nll = _mean(found["fastloss"])
         hits = 100 * float(np.mean(top[name] == targets))
-        body.append([name, console.number(perplexity(nll)), console.number(nll / math.log(2)), f"{hits:.2f} %"])
-    console.table("What the model knows", ["model", "perplexity", "bits per token", "top-1 accuracy"], body)
+        numbers = console.number(perplexity(nll)), console.number(nll / math.log(2))
+        body.append([name, *numbers, f"{hits:.2f} %"])
+    columns = ["model", "perplexity", "bits per token", "top-1 accuracy"]
+    console.table("What the model knows", columns, body)
 
 
 def _report_methods(
@@ -156,7 +158,7 @@ def _report_methods(
         ["perplexity by", "bigram", "unigram", "time", "GB/s", "speed-up", "max diff"],
         body,
         "time: median for the bigram's logits, the methods taking turns\n"
-        "max diff: the largest difference of a position's loss from the reference, in nats",
+        "max diff: the largest difference of one loss from the reference's, in nats",
     )
 
 
