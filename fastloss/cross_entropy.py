@@ -43,12 +43,14 @@ def row_loss(
 def target_slope(
     m: float, r: float, mass: float, x_t: float, inv: float, w_t: float, smoothing: float, columns: int
 ) -> float:
-    """sum(q) p_t - q_t, q the smoothed and weighted target; 1 - p_t keeps its digits near p_t = 1."""
-    s = rows.mass(rows.LOGITS, m, r)
-    below = -r / s if x_t == m else math.exp((x_t - m) * inv) / s - 1.0
-    slope = (1.0 - smoothing) * w_t * below
+    """sum(q) p_t - q_t, q the smoothed and weighted target; p_t and 1 - p_t both keep their digits."""
+    p, rest = rows.odds(rows.LOGITS, m, r)
+    if x_t != m:
+        p *= math.exp((x_t - m) * inv)
+        rest = 1.0 - p
+    slope = -(1.0 - smoothing) * w_t * rest
     if smoothing > 0.0:
-        slope += smoothing / columns * (mass * (1.0 + below) - w_t)
+        slope += smoothing / columns * (mass * p - w_t)
     return slope
 
 
