@@ -42,7 +42,7 @@ def row_loss(
 @inline
 def target_slope(
     m: float, r: float, mass: float, x_t: float, inv: float, w_t: float, smoothing: float, columns: int
-) -> float:
+) -> Any:
     """sum(q) p_t - q_t, q the smoothed and weighted target; p_t and 1 - p_t both keep their digits."""
     p, rest = rows.odds(rows.LOGITS, m, r)
     if x_t != m:

@@ -38,11 +38,11 @@ def logits(rng: Rng, shape: tuple[int, ...], dtype: type) -> np.ndarray:
     return np.where(spikes, x * 12, x).astype(dtype)
 
 
-def alone(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+def alone(rng: Rng, shape: tuple[int, ...], dtype: type, _: Options) -> tuple[Any, ...]:
     return (logits(rng, shape, dtype),)
 
 
-def with_vector(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+def with_vector(rng: Rng, shape: tuple[int, ...], dtype: type, _: Options) -> tuple[Any, ...]:
     return logits(rng, shape, dtype), rng.normal(0, 2, shape).astype(dtype)
 
 

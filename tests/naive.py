@@ -126,7 +126,7 @@ def _parts(x: Array, y: Array, options: dict[str, Any]) -> tuple[Array, ...]:
 
 
 def cross_entropy(x: Array, y: Array, **options: Any) -> Array:
-    x, q, row, shape, axis = _parts(x, y, options)
+    x, q, row, _, _ = _parts(x, y, options)
     log_p = log_softmax(x, temperature=options.get("temperature", 1.0))
     losses = -np.where(q == 0, 0, q * log_p).sum(axis=-1)
     reduction = options.get("reduction", "mean")

@@ -84,7 +84,9 @@ def columns_of(logits: Any, targets: Any, ignore: int = -100, temperature: float
     }
 
 
-def totals_of(columns: dict[str, Any], ignore: int = -100, ranks: tuple[int, ...] = (1, 5)) -> dict[str, Any]:
+def totals_of(
+    columns: dict[str, Any], ignore: int = -100, ranks: tuple[int, ...] = (1, 5)
+) -> dict[str, Any]:
     counted = columns["target"] != ignore
     nll = columns["nll"][counted].mean()
     return {
@@ -134,8 +136,10 @@ def test_scores_a_file_of_many_blocks(fortran: bool, files: Files, rng: np.rando
         assert np.array_equal(kept["nll"], nll)
         assert np.array_equal(kept["target"], targets)
         assert np.array_equal(kept["argmax"], logits.argmax(axis=1))
-        at_target = logits[np.arange(len(targets)), targets]
-        assert np.array_equal(kept["rank"], (logits > at_target[:, None]).sum(axis=1))
+        at_target = logits[np.arange(len(targets)), targets][:, None]
+        before = np.arange(logits.shape[1]) < targets[:, None]
+        ranks = np.count_nonzero((logits > at_target) | (logits == at_target) & before, axis=1)
+        assert np.array_equal(kept["rank"], ranks)
 
 
 def test_options(files: Files, rng: np.random.Generator) -> None:
@@ -313,7 +317,8 @@ BAD_ARRAYS: dict[str, tuple[Any, Any, tuple[str, ...]]] = {
     "0-d logits": (GOOD[0, 0], np.int64(0), ("logits.npy", "()")),
     "3-D Fortran": (np.zeros((2, 3, 4), np.float32, "F"), INDEX.reshape(2, 3), ("ascontiguousarray",)),
     "2-D Fortran targets": (
-        GOOD.reshape(2, 3, 4), np.asfortranarray(INDEX.reshape(2, 3)), ("targets.npy", "ascontiguousarray")
+        GOOD.reshape(2, 3, 4), np.asfortranarray(INDEX.reshape(2, 3)),
+        ("targets.npy", "ascontiguousarray"),
     ),
     "too large": (BIG, in_last_block(1000), ("targets.npy", "1000", "row 4998")),
     "negative": (BIG, in_last_block(-1), ("targets.npy", "-1", "row 4998")),
@@ -337,7 +342,7 @@ def broken_files(whole: bytes) -> dict[str, tuple[bytes | None, str]]:
         "archive": (b"PK\x03\x04" + bytes(100), ".npz"),
         "no header": (whole[:20], "not a .npy file"),
         "truncated": (whole[:-1], "truncated"),
-        "version 9": (whole[:6] + b"\x09" + whole[7:], "version 9.0"),
+        "version 9": (whole[:6] + b"\x09" + whole[7:], "9.0"),
         "a huge header": (b"\x93NUMPY\x02\x00\x00\x00\x01\x00" + b" " * 65536, "not a .npy file"),
         "a negative shape": (whole.replace(b"(6, 4)", b"(-6,4)"), "not a .npy file"),
         "a header that does not parse": (whole.replace(b"(6, 4)", b"(6, 4 "), "not a .npy file"),
@@ -424,16 +429,21 @@ def test_an_odd_file_name_is_one_line(files: Files) -> None:
     assert_one_line(run("score", *files, "--un\nknown"))
 
 
-@pytest.mark.parametrize("arguments", ["", "scor", "--unknown", "demo --positions 0", "demo --positions x",
-                                       "info extra", "score", "score one.npy"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "", "scor", "--unknown", "demo --positions 0", "demo --positions x", "info extra", "score",
+        "score one.npy",
+    ],
+)
 def test_bad_commands(arguments: str) -> None:
     assert_one_line(run(*arguments.split()), "--help")
 
 
 def test_help_and_version() -> None:
     assert run("--version").stdout == f"fastloss {fl.__version__}\n"
-    for command, word in ((), "score"), (["score"], "--temperature"), (["demo"], "--keep"), (["info"], "--json"):
-        done = run(*command, "--help")
+    for command, word in {"": "score", "score": "--out", "demo": "--keep", "info": "--json"}.items():
+        done = run(*command.split(), "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert word in done.stdout
 
@@ -462,7 +472,7 @@ def peak_megabytes(*arguments: Any) -> float:
 
 
 @linux_only
-@pytest.mark.parametrize(("rows", "classes"), [(12_000, 32_768), (20_000_000, 2)])
+@pytest.mark.parametrize(("rows", "classes"), [(12_000, 32_768), (8_000_000, 2)])
 def test_memory_is_bounded(rows: int, classes: int, tmp_path: Path, record_property: Any) -> None:
     peaks = {}
     for n in (1, rows):
@@ -571,9 +581,9 @@ def test_info(tmp_path: Path) -> None:
     for value in (found["numba"], found["python"], found["cache"], found["cpu"]):
         assert value in text.stdout
     assert all(line == line.rstrip() for line in text.stdout.splitlines())
-    off = run("info", "--json", env=env | {"FASTLOSS_CACHE": "0"})
-    assert json.loads(off.stdout)["cache"] is None
-    assert run("info", env=env | {"FASTLOSS_CACHE": "0"}).stdout.splitlines()[-1].split() == ["cache", "off"]
+    env["FASTLOSS_CACHE"] = "0"
+    assert json.loads(run("info", "--json", env=env).stdout)["cache"] is None
+    assert run("info", env=env).stdout.splitlines()[-1].split() == ["cache", "off"]
 
 
 def test_info_launches_and_compiles_nothing() -> None:
@@ -617,26 +627,33 @@ def test_ctrl_c(tmp_path: Path) -> None:
 
 
 @posix_only
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("command", ["score", "info", "--help", "--version", "score --help"])
-def test_a_reader_that_has_gone(command: str, files: Files) -> None:
+def test_a_reader_that_has_gone(command: str, unbuffered: str, files: Files) -> None:
     files.save(GOOD, INDEX)
     ours, theirs = os.pipe()
     os.close(ours)
-    arguments = [*command.split(), *(files if command == "score" else ())]
-    done = subprocess.run([*FASTLOSS, *arguments], stdout=theirs, stderr=subprocess.PIPE, timeout=300)
+    arguments = [*FASTLOSS, *command.split(), *map(str, files if command == "score" else ())]
+    env = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    done = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, env=env, timeout=300)
     os.close(theirs)
-    assert (done.returncode, done.stderr) == (141, b"")
+    assert done.stderr == b""
+    argparse_does_not_mind = "--" in command and unbuffered
+    assert done.returncode == (0 if argparse_does_not_mind else 141)
 
 
 @linux_only
-def test_output_that_cannot_be_written_or_is_closed(files: Files) -> None:
+def test_output_that_is_full_or_closed(files: Files) -> None:
     files.save(GOOD, INDEX)
     command = shlex.join([*FASTLOSS, "score", *map(str, files)])
-    full = subprocess.run(f"{command} > /dev/full", shell=True, capture_output=True, text=True, timeout=300)
-    assert full.returncode == 1
-    assert full.stderr == "fastloss: standard output: No space left on device\n"
-    for closed in (">&-", "2>&-", ">&- 2>&-"):
-        done = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, timeout=300)
-        assert (done.returncode, done.stderr) == (0, b"")
-    bad = subprocess.run(f"{command}.none 2>&-", shell=True, capture_output=True, timeout=300)
-    assert (bad.returncode, bad.stdout, bad.stderr) == (2, b"", b"")
+
+    def shell(redirections: str) -> tuple[int, bytes, bytes]:
+        done = subprocess.run(command + redirections, shell=True, capture_output=True, timeout=300)
+        return done.returncode, done.stdout, done.stderr
+
+    full = b"fastloss: standard output: No space left on device\n"
+    assert shell(" > /dev/full") == (1, b"", full)
+    assert shell(" >&-") == (0, b"", b"")
+    assert shell(" >&- 2>&-") == (0, b"", b"")
+    assert shell(" 2>&-")[::2] == (0, b"")
+    assert shell(".none 2>&-") == (2, b"", b"")

@@ -177,7 +177,7 @@ def test_check_gradient_tells_right_from_wrong(rng: np.random.Generator) -> None
     wrong = right.copy()
     wrong[1, 2] *= 1.01
     assert 0.009 < fl.check_gradient(f, wrong, x) < 0.011
-    assert fl.check_gradient(lambda z: 0.0, np.zeros((3, 4)), x) == 0.0
+    assert fl.check_gradient(lambda _: 0.0, np.zeros((3, 4)), x) == 0.0
     assert np.isnan(fl.check_gradient(f, np.full((3, 4), np.nan), x))
 
 
