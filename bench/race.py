@@ -78,9 +78,12 @@ def run(operation: str, problem: Problem, rounds: int) -> Race:
 def run_all(workloads: Sequence[Workload], rounds: int) -> Iterator[Race]:
     """Every operation on each workload; one workload's arrays are alive at a time."""
     for workload in workloads:
-        problem = workload.problem()
-        for operation in RIVALS:
-            yield run(operation, problem, rounds)
+        yield from _run_on(workload.problem(), rounds)
+
+
+def _run_on(problem: Problem, rounds: int) -> Iterator[Race]:
+    for operation in RIVALS:
+        yield run(operation, problem, rounds)
 
 
 # ---- closeness ------------------------------------------------------------------------------

@@ -497,7 +497,8 @@ def test_demo_and_the_command_it_prints(tmp_path: Path) -> None:
     assert float(bigram[1]) < float(unigram[1]) < 32768
     for method in ("fastloss", "plain NumPy", "float64 reference"):
         row = next(line for line in lines if line.startswith(method))
-        assert row[len(method) :].split()[:2] == [bigram[1], unigram[1]]
+        found = [float(word) for word in row[len(method) :].split()[:2]]
+        assert found == pytest.approx([float(bigram[1]), float(unigram[1])], rel=2e-5)
         assert float(row.split()[-1]) < 1e-4
 
     command = shlex.split(lines[-1])

@@ -18,11 +18,13 @@ from fastloss._engine.vector import (
     cast,
     fma,
     fold,
+    itemsize,
     lanes,
     maximum,
     part,
     prefetch,
     store,
+    stream,
     wide,
 )
 
@@ -141,15 +143,19 @@ def weigh(x: Array, m: Any, w: Array) -> Any:
 
 
 @leaf
-def scale(e: Array, c: Any, o: Array) -> None:
-    """o = c e."""
+def scale(e: Array, c: Any, o: Array, streamed: int) -> None:
+    """o = c e; past the cache where `streamed`, to an o that starts on a cache line."""
     wide()
+    to, size = o.ctypes.data, itemsize(c)
     for j in range(0, e.size, LANES):
         q = part(e, j)
         v = lanes(c)
         for k in range(LANES):
             v[k] = q[k] * c
-        store(v, part(o, j))
+        if streamed:
+            stream(v, to + j * size, LANES * size // 64)
+        else:
+            store(v, part(o, j))
 
 
 @leaf

@@ -124,21 +124,25 @@ def walk(
         x = block(row, g, j, n, fill, x_block)
         exps = kept(e, keep, j, n, inv)
         old, top = m, block_max(x)
-        grown = not top <= m  # larger, or NaN
-        if grown:  # a branch, not a value: the exponentials need not wait for the maximum
-            m = maximum(m, top)
-        maxima[j // BLOCK] = m
         s = mass(holds, old, r)  # up to here, below `old`
-        if holds == LOGITS and grown:
-            factor = math.exp(np.float64((old - m) * inv))
-            s *= factor
-            if companion == TANGENTS:
-                u *= factor
-            r = s + exp_sum_peak(x, m, inv, exps)
-            if m == np.inf:
-                r = np.nan
+        # A branch with all that follows from it in its arm: the exponentials of a block that does not
+        # raise the maximum need not wait for that block's own.
+        grown = not top <= m  # larger, or NaN
+        if grown:
+            m = maximum(m, top)
+            if holds == LOGITS:
+                factor = math.exp(np.float64((old - m) * inv))
+                s *= factor
+                if companion == TANGENTS:
+                    u *= factor
+                r = s + exp_sum_peak(x, m, inv, exps)
+                if m == np.inf:
+                    r = np.nan
+            else:
+                r += exponentials(x, holds, m, inv, exps)
         else:
             r += exponentials(x, holds, m, inv, exps)
+        maxima[j // BLOCK] = m
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion == TANGENTS:
             t = block(other, og, j, n, zero, t_block)
@@ -245,8 +249,13 @@ def finish(
     p_of_e = zero
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
-        in_place = outg[DIRECT] and n % LANES == 0 and not streamed
-        o = view(out + j * outg[STRIDE] if in_place else o_block, padded(n), inv)
+        to = out + j * outg[STRIDE]
+        # Results are made where they belong, but the odd end of a row and what lies otherwise; streamed
+        # ones where `scale` makes them and they start on a cache line.
+        in_place = outg[DIRECT] and n % LANES == 0
+        if streamed and (mode != SCALE or to & 63 or j <= spot < j + n):
+            in_place = False
+        o = view(to if in_place else o_block, padded(n), inv)
         if mode == LOG:
             shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o)
         else:
@@ -262,7 +271,7 @@ def finish(
                     c = power(np.float64(mj), m, np.float64(inv)) / s
                 p_of_e = cast(c * np.float64(b) if mode == SCALE else c, inv)
             if mode == SCALE:
-                scale(exps, p_of_e, o)
+                scale(exps, p_of_e, o, int(in_place and streamed))
             elif mode == AFFINE:
                 affine(exps, p_of_e, block(other, og, j, n, zero, t_block), hi, lo, a, b, gt, inv, o)
             else:

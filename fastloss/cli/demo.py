@@ -149,7 +149,7 @@ def _report_methods(
                 console.number(perplexity(_mean(baseline[name]))),
                 f"{times[name] * 1e3:,.1f} ms",
                 f"{logits.nbytes / times[name] / 1e9:.2f}",
-                f"{times['plain NumPy'] / times[name]:.1f}x",
+                f"{times['plain NumPy'] / times[name]:.3g}x",
                 f"{different:.1e}" if different else "0",
             ]
         )
