@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, rows
+from fastloss._engine import arrays, blocks, leaves, rows, twofold
 from fastloss._engine.arrays import Array
 from fastloss._engine.jit import inline, kernel
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
@@ -43,15 +43,25 @@ def row_loss(
 def target_slope(
     m: float, r: float, mass: float, x_t: float, inv: float, w_t: float, smoothing: float, columns: int
 ) -> Any:
-    """sum(q) p_t - q_t, q the smoothed and weighted target; p_t and 1 - p_t both keep their digits."""
-    p, rest = rows.odds(rows.LOGITS, m, r)
+    """(sum(q) p_t - q_t, the size of its terms), q the smoothed and weighted target; p_t and 1 - p_t
+    both keep their digits.
+    """
+    p, rest = rows.odds(leaves.LOGITS, m, r)
     if x_t != m:
         p *= math.exp((x_t - m) * inv)
         rest = 1.0 - p
-    slope = -(1.0 - smoothing) * w_t * rest
-    if smoothing > 0.0:
-        slope += smoothing / columns * (mass * p - w_t)
-    return slope
+    pull = (1.0 - smoothing) * w_t * rest
+    if smoothing == 0.0:
+        return -pull, abs(pull)
+    even = smoothing / columns
+    return even * (mass * p - w_t) - pull, even * (abs(mass) * p + abs(w_t)) + abs(pull)
+
+
+@inline
+def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
+    """(1 - eps) V/eps w_t, to twice the digits."""
+    odds = twofold.over(twofold.two_sum(1.0, -smoothing), (smoothing, 0.0))
+    return twofold.times(odds, twofold.two_product(np.float64(columns), w_t))
 
 
 # ---- kernel ---------------------------------------------------------------------------------
@@ -64,15 +74,16 @@ def cross_entropy_rows(
     w: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     x: int, xg: Array, targets: Array, at_target: Array, weight: Array, mass: float,
-    sample_weight: Array, smoothing: float, losses: Array,
-    wanted: int, scale: float, t: int, tg: Array, companion: int,
+    sample_weight: Array, smoothing: float, temperature: float, losses: Array,
+    wanted: int, denominator: float, t: int, tg: Array, companion: int,
     out: int, og: Array, curved: int, cg: Array, streamed: int,
 ) -> None:
     """losses[i], and by `wanted` the gradient, the Hessian times a tangent, or its diagonal.
 
-    With p = softmax(x/T), q the smoothed and weighted target, A = sum(q) and k the row's share of
-    the reduction: gradient k (A p - q)/T, Hessian k A (diag(p) - p p')/T^2. `t` is the tangent, or
-    with smoothing the class weights.
+    With p = softmax(x/T), q the smoothed and weighted target, A = sum(q) and k the row's sample
+    weight, both over the denominator of the reduction: gradient k (A p - q)/T, Hessian
+    k A (diag(p) - p p')/T^2. `t` is the tangent, or with smoothing the class weights. Derivatives are
+    exactly 0 if the denominator is 0.
     """
     count = blocks.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
@@ -88,18 +99,18 @@ def cross_entropy_rows(
             if k0 == 0:  # before any worker writes a gradient over it
                 at_target[i] = blocks.element(row, xg, y, mine, inv)
             rows.walk_segments(
-                row, xg, columns, k0, k1, rows.LOGITS, inv, other, tg, companion,
+                row, xg, columns, k0, k1, leaves.LOGITS, inv, other, tg, companion,
                 keep, mine, maxima[slot], parts, slot * count,
             )
         if phase == rows.WALK:
             continue
-        share = scale * (np.float64(sample_weight[i]) if sample_weight.size else 1.0)
+        share = np.float64(sample_weight[i]) if sample_weight.size else 1.0
         m, r, u, c = 0.0, 0.0, 0.0, 0.0
         w_t = 0.0
         if y >= 0:
             w_t = np.float64(weight[y]) if weight.size else 1.0
             m, r, u, _, c, _ = rows.merged(
-                parts, slot * count, count, rows.LOGITS, companion, inv
+                parts, slot * count, count, leaves.LOGITS, companion, inv
             )
             if k0 == 0:
                 losses[i] = row_loss(
@@ -110,40 +121,49 @@ def cross_entropy_rows(
         if wanted == NOTHING:
             continue
         to, to_curved = blocks.row_address(out, og, i), blocks.row_address(curved, cg, i)
-        if y < 0 or scale == 0.0:
+        if y < 0 or denominator == 0.0:
             blocks.fill(zero, j0, j1, mine, to, og)
             if wanted >= GRAD_HESS:
                 blocks.fill(zero, j0, j1, mine, to_curved, cg)
             continue
-        total = (1.0 - smoothing) * w_t + smoothing / columns * mass
+        # Divided before they are multiplied: the quotients are of ordinary size.
+        w_t, even = w_t / denominator, smoothing / columns
+        total = (1.0 - smoothing) * w_t + even * (mass / denominator)
         pull = cast(share * np.float64(inv) * total, inv)
         if wanted == HVP:
             rows.finish(
-                row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
-                rows.AFFINE, cast(c, inv), cast(u / rows.mass(rows.LOGITS, m, r), inv),
-                pull, zero, zero, -1, zero, to, og, streamed,
+                row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                other, tg, keep, mine, maxima[slot], m, r,
+                rows.FORWARD, cast(c, inv), cast(u / rows.mass(leaves.LOGITS, m, r), inv),
+                pull, zero, zero, -1, zero, zero, (0.0, 0.0), to, og, streamed,
             )
             continue
-        slope = target_slope(
-            m, r, mass, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
+        slope, doubt = target_slope(
+            m, r, mass / denominator, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
         )
         # Of two outputs, one that lies on the logits comes last.
         for step in range(2):
             if (step == 0) == (wanted == HESS_GRAD):
                 if wanted >= GRAD_HESS:
                     rows.finish(
-                        row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine,
-                        maxima[slot], m, r, rows.CURVE, zero, zero, zero, pull, zero,
-                        -1, zero, to_curved, cg, streamed,
+                        row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                        other, tg, keep, mine, maxima[slot], m, r,
+                        rows.CURVE, zero, zero, zero, pull, zero,
+                        -1, zero, zero, (0.0, 0.0), to_curved, cg, streamed,
                     )
             else:
                 smooth = companion == rows.WEIGHTS
+                size = abs(share) * np.float64(inv) * doubt
+                # q is smoothing/V times: the class weights, and at the target this more
+                extra = target_extra(np.float64(weight[y]), smoothing, columns) if smooth else (0.0, 0.0)
                 rows.finish(
-                    row, xg, j0, j1, rows.LOGITS, inv, other, tg, keep, mine, maxima[slot], m, r,
-                    rows.AFFINE if smooth else rows.SCALE, zero, zero, zero,
+                    row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                    other, tg, keep, mine, maxima[slot], m, r,
+                    rows.REVERSE if smooth else rows.SCALE, zero, zero, zero,
                     cast(share * total, inv) if smooth else pull,
-                    cast(-share * smoothing / columns, inv),
-                    y, cast(share * np.float64(inv) * slope, inv), to, og, streamed,
+                    cast(-share * (even / denominator), inv),
+                    y, cast(share * np.float64(inv) * slope, inv), cast(size, inv), extra,
+                    to, og, streamed,
                 )
     if streamed:
         fence()
@@ -166,7 +186,7 @@ class _Targets:
     ) -> None:
         self.x = arrays.real(logits, name)
         self.axis = arrays.axis_of(axis, self.x.ndim, name)
-        self.dtype = arrays.compute_type(self.x)
+        self.dtype = arrays.result_type(self.x)
         self.shape = arrays.without(self.x.shape, (self.axis,))
         self.classes = self.x.shape[self.axis]
         self.reduction = arrays.reduction_of(reduction)
@@ -175,23 +195,27 @@ class _Targets:
         self.targets = arrays.class_targets(
             targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
         )
+        if self.sample_weight is not None:
+            self.sample_weight[self.targets < 0] = 0.0
+        if self.reduction == "mean":
+            self.weight, self.sample_weight = (
+                None if w is None else arrays.lifted(w) for w in (self.weight, self.sample_weight)
+            )
 
     def row_weights(self) -> Array:
         """Each row's weight in the mean, sample weight times class weight; 0 where ignored."""
         share = (self.targets >= 0).astype(np.float64)
         if self.weight is not None:
-            share *= self.weight[self.targets]
-            share[self.targets < 0] = 0.0
+            share *= np.where(self.targets < 0, 0.0, self.weight[self.targets])
         if self.sample_weight is not None:
             share *= self.sample_weight
-            share[self.targets < 0] = 0.0
         return share
 
     def reduce(self, losses: Array) -> Any:
         """Losses of the rows, class weights within, to the value asked for."""
         with np.errstate(invalid="ignore", over="ignore"):  # 0 * inf is NaN, and says so itself
             if self.sample_weight is not None:
-                losses = np.where(self.targets < 0, 0.0, losses * self.sample_weight)
+                losses = losses * self.sample_weight
             if self.reduction == "none":
                 result = losses.astype(self.dtype).reshape(self.shape)
                 return result if result.ndim else result[()]
@@ -230,6 +254,7 @@ class _CrossEntropy(_Targets):
         super().__init__(
             logits, "logits", targets, axis, weight, sample_weight, ignore_index, reduction
         )
+        self.compute = rows.compute_type(self.dtype, self.temperature)
 
     def value(self) -> Any:
         return self.reduce(self._run(NOTHING))
@@ -271,7 +296,7 @@ class _CrossEntropy(_Targets):
         given: Array | None = None,
     ) -> Array:
         """The losses of the rows; `result` and `hess` are written."""
-        dtype, axes = self.dtype, (self.axis,)
+        dtype, axes = self.compute, (self.axis,)
         losses = np.empty(self.targets.size)
         if not losses.size:
             return losses
@@ -285,6 +310,7 @@ class _CrossEntropy(_Targets):
         if smooth and weight is None:
             weight = np.ones(self.classes, dtype)
         elif weight is not None:
+            weight = weight.astype(dtype, copy=False)
             mass = float(weight.sum(dtype=np.float64))
         if wanted == HVP:
             companion = rows.TANGENTS
@@ -303,18 +329,19 @@ class _CrossEntropy(_Targets):
             cross_entropy_rows,
             arrays.address(x), xl.geometry, self.targets, np.empty(xl.rows, dtype),
             none if weight is None else weight, mass,
-            none if self.sample_weight is None else self.sample_weight, self.smoothing, losses,
-            wanted, self._scale(), arrays.address(t), tl.geometry, companion,
+            none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False),
+            self.smoothing, self.temperature, losses,
+            wanted, self._divisor(), arrays.address(t), tl.geometry, companion,
             arrays.address(result), arrays.rows_of(result, axes, dtype).geometry,
             arrays.address(hess), arrays.rows_of(hess, axes, dtype).geometry,
             blocks.streamed(out, result, x),
         )
         return losses
 
-    def _scale(self) -> float:
-        """What a row's gradient is multiplied by, beside its weights; 0 makes it exactly 0."""
+    def _divisor(self) -> float:
+        """What the derivatives are divided by; 0 where they are to be exactly 0."""
         if self.reduction == "mean":
-            return 1.0 / self.denominator if self.denominator != 0.0 else 0.0
+            return self.denominator
         share = self.row_weights()
         if self.smoothing > 0.0 and self.weight is not None and self.weight.any():
             share = (self.targets >= 0) * (

@@ -207,7 +207,8 @@ def _rows(
     counted = y != ignore_index
     one_hot = np.zeros(x.shape, x.dtype)
     one_hot[np.arange(len(y)), np.where(counted, y, 0)] = 1
-    worth = ((1 - label_smoothing) * one_hot + label_smoothing / classes) * w
+    smoothing = x.dtype.type(label_smoothing)
+    worth = ((1 - smoothing) * one_hot + smoothing / classes) * w
     row_weight = np.where(counted, s * (one_hot @ w), 0)
     return x, np.where(counted[:, None], worth * s[:, None], 0), row_weight
 

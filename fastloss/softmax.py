@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, pointwise, rows
+from fastloss._engine import arrays, blocks, leaves, pointwise, rows
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p_unit
 from fastloss._engine.jit import inline, kernel
@@ -24,12 +24,11 @@ def map_rows(
     w: int, workers: int, phase: int, n: int, columns: int,
     work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
     holds: int, x: int, xg: Array, t: int, tg: Array, companion: int, per_row: Array,
-    mode: int, a: float, b: float, b_sum: float, g: float, centred: int,
+    mode: int, a: float, b: float, g: float, temperature: float,
     out: int, og: Array, streamed: int,
 ) -> None:
-    """A row of results from each row of logits, as `rows.finish` makes it from a, g,
-
-    b = (b + b_sum sum(t)) * per_row[i] and, if centred, hi + lo = <p, t>.
+    """A row of results from each row of logits, as `rows.finish` makes it from a, b and g, with b
+    times per_row[i] where there is one.
     """
     count = blocks.segments(columns)
     tasks = n if phase == rows.WHOLE else n * count
@@ -47,22 +46,24 @@ def map_rows(
             m, r, u, v, c, peak = rows.merged(
                 parts, slot * count, count, holds, companion, inv
             )
-            hi, lo, bi, spot, exact = 0.0, 0.0, b, -1, 0.0
-            if centred:
-                hi, lo = c, u / rows.mass(holds, m, r) if holds == rows.LOGITS else u
-            if b_sum != 0.0:
-                bi += b_sum * v
-                # u_j - p_j sum(u) where p_j may be nearly 1
+            hi, lo, bi, spot, exact, doubt = 0.0, 0.0, b, -1, 0.0, 0.0
+            if mode == rows.FORWARD:
+                hi, lo = c, u / rows.mass(holds, m, r) if holds == leaves.LOGITS else u
+            elif mode == rows.REVERSE:
+                bi = -g * v
+                # t_j - p_j sum(t) where p_j may be nearly 1
                 spot = peak
                 p, q = rows.odds(holds, m, r)
-                exact = np.float64(inv) * (c * q - p * (v - c))
+                exact = np.float64(inv) * g * (c * q - p * (v - c))
+                doubt = np.float64(inv) * abs(g) * (abs(c) * q + p * (abs(v) + abs(c)))
             if per_row.size:
                 bi *= per_row[i]
             rows.finish(
-                row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), holds, inv,
-                other, tg, keep, mine, maxima[slot], m, r,
+                row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), columns,
+                holds, inv, temperature, other, tg, keep, mine, maxima[slot], m, r,
                 mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
-                spot, cast(exact, inv), blocks.row_address(out, og, i), og, streamed,
+                spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0),
+                blocks.row_address(out, og, i), og, streamed,
             )
     if streamed:
         fence()
@@ -82,20 +83,26 @@ def reduce_rows(
         slot = w if phase == rows.WHOLE else i
         if phase != rows.FINISH:
             rows.walk_segments(
-                blocks.row_address(x, xg, i), xg, columns, k0, k1, rows.LOGITS, inv,
+                blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
                 blocks.row_address(t, tg, i), tg, companion,
                 keep, work + w * stride, maxima[slot], parts, slot * count,
             )
         if phase != rows.WALK:
             m, r, u, _, c, _ = rows.merged(
-                parts, slot * count, count, rows.LOGITS, companion, inv
+                parts, slot * count, count, leaves.LOGITS, companion, inv
             )
             if companion == rows.TANGENTS:
-                out[i] = c + u / rows.mass(rows.LOGITS, m, r)
+                result = c + u / rows.mass(leaves.LOGITS, m, r)
             elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
-                out[i] = m
+                result = m
             else:
-                out[i] = m + math.log1p(r)
+                result = m + math.log1p(r)
+            if columns <= blocks.BLOCK:
+                result = rows.sum_where_terms_cancel(
+                    blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
+                    companion, work + w * stride, m, r, result,
+                )
+            out[i] = cast(result, inv)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------
@@ -106,8 +113,10 @@ class _Rows:
         self.x = arrays.real(x, "x")
         self.axis = axis
         self.axes = arrays.axes_of(axis, self.x.ndim, "x")
-        self.dtype = arrays.compute_type(self.x)
-        self.inv = rows.reciprocal(arrays.positive(temperature, "temperature"), self.dtype)
+        self.temperature = arrays.positive(temperature, "temperature")
+        self.dtype = arrays.result_type(self.x)
+        self.compute = rows.compute_type(self.dtype, self.temperature)
+        self.inv = rows.reciprocal(self.temperature, self.compute)
         self.out = out
 
     def vector(self, vector: ArrayLike, name: str) -> Array:
@@ -120,28 +129,26 @@ class _Rows:
         *,
         beside: Array | None = None,
         per_row: Array | None = None,
-        holds: int = rows.LOGITS,
+        holds: int = leaves.LOGITS,
         a: float = 0.0,
         b: float = 0.0,
-        b_sum: float = 0.0,
         g: float = 0.0,
-        centred: bool = False,
     ) -> Any:
         """One result for each element of x, by `map_rows`."""
         result = arrays.output(out, self.x.shape, self.dtype)
         if result.size:
             x = self.x if out is None else arrays.apart(self.x, result)
             t = x if beside is None else beside if out is None else arrays.apart(beside, result)
-            target, to = arrays.destination(result, self.axes, self.dtype)
-            x, xl = arrays.operand(x, self.axes, self.dtype)
-            t, tl = arrays.operand(t, self.axes, self.dtype)
+            target, to = arrays.destination(result, self.axes, self.compute)
+            x, xl = arrays.operand(x, self.axes, self.compute)
+            t, tl = arrays.operand(t, self.axes, self.compute)
             plan = rows.Plan(xl.rows, xl.columns, self.inv, exponentials=mode != rows.LOG)
             plan.run(
                 map_rows,
                 holds, arrays.address(x), xl.geometry, arrays.address(t), tl.geometry,
                 rows.ALONE if beside is None else rows.TANGENTS,
-                np.empty(0, self.dtype) if per_row is None else per_row,
-                mode, a, b, b_sum, g, int(centred),
+                np.empty(0, self.compute) if per_row is None else per_row,
+                mode, a, b, g, self.temperature,
                 arrays.address(target), to.geometry, blocks.streamed(out, target, x),
             )
             arrays.write_back(result, self.axes, target)
@@ -179,25 +186,29 @@ class _Softmax(_Rows):
         return self.map(self.out, rows.SCALE, b=1.0)
 
     def jvp(self, tangent: ArrayLike, out: Array | None) -> Any:
-        return self._product(self.vector(tangent, "tangent"), rows.LOGITS, out)
+        return self._product(self.vector(tangent, "tangent"), leaves.LOGITS, out)
 
     def vjp(self, cotangent: ArrayLike, out: Array | None) -> Any:
-        return self._product(self.vector(cotangent, "cotangent"), rows.LOGITS, out)
+        return self._product(self.vector(cotangent, "cotangent"), leaves.LOGITS, out)
 
     def jvp_from_output(self, tangent: ArrayLike, out: Array | None) -> Any:
-        return self._product(self.vector(tangent, "tangent"), rows.PROBS, out)
+        return self._product(self.vector(tangent, "tangent"), leaves.PROBS, out)
 
     def vjp_from_output(self, cotangent: ArrayLike, out: Array | None) -> Any:
-        return self._product(self.vector(cotangent, "cotangent"), rows.PROBS, out)
+        return self._product(self.vector(cotangent, "cotangent"), leaves.PROBS, out)
 
     def _product(self, v: Array, holds: int, out: Array | None) -> Any:
-        return self.map(out, rows.AFFINE, beside=v, holds=holds, a=1.0, centred=True)
+        return self.map(out, rows.FORWARD, beside=v, holds=holds, a=1.0)
 
     def jacobian(self) -> Array:
         p = self._probabilities()
         eye = np.eye(p.shape[-1], dtype=p.dtype)
-        dense: Array = (p[..., :, None] * (eye - p[..., None, :])) * self.inv
-        return dense
+        return self._over_temperature(p[..., :, None] * (eye - p[..., None, :]))
+
+    def _over_temperature(self, dense: Array) -> Array:
+        with np.errstate(over="ignore"):
+            scaled: Array = (dense * self.inv).astype(self.dtype, copy=False)
+        return scaled
 
     def _probabilities(self) -> Array:
         """Softmax with the class axis last; jacobian's."""
@@ -214,30 +225,29 @@ class _LogSoftmax(_Softmax):
         return self.map(self.out, rows.LOG)
 
     def jvp(self, tangent: ArrayLike, out: Array | None) -> Any:
-        return self._jvp(tangent, rows.LOGITS, out)
+        return self._jvp(tangent, leaves.LOGITS, out)
 
     def vjp(self, cotangent: ArrayLike, out: Array | None) -> Any:
-        return self._vjp(cotangent, rows.LOGITS, out)
+        return self._vjp(cotangent, leaves.LOGITS, out)
 
     def jvp_from_output(self, tangent: ArrayLike, out: Array | None) -> Any:
-        return self._jvp(tangent, rows.LOG_PROBS, out)
+        return self._jvp(tangent, leaves.LOG_PROBS, out)
 
     def vjp_from_output(self, cotangent: ArrayLike, out: Array | None) -> Any:
-        return self._vjp(cotangent, rows.LOG_PROBS, out)
+        return self._vjp(cotangent, leaves.LOG_PROBS, out)
 
     def _jvp(self, tangent: ArrayLike, holds: int, out: Array | None) -> Any:
         t = self.vector(tangent, "tangent")
-        return self.map(out, rows.AFFINE, beside=t, holds=holds, g=1.0, centred=True)
+        return self.map(out, rows.FORWARD, beside=t, holds=holds, g=1.0)
 
     def _vjp(self, cotangent: ArrayLike, holds: int, out: Array | None) -> Any:
         u = self.vector(cotangent, "cotangent")
-        return self.map(out, rows.AFFINE, beside=u, holds=holds, g=1.0, b_sum=-1.0)
+        return self.map(out, rows.REVERSE, beside=u, holds=holds, g=1.0)
 
     def jacobian(self) -> Array:
         p = self._probabilities()
         eye = np.eye(p.shape[-1], dtype=p.dtype)
-        dense: Array = (eye - p[..., None, :]) * self.inv
-        return dense
+        return self._over_temperature(eye - p[..., None, :])
 
 
 class _LogSumExp(_Rows):
@@ -311,7 +321,8 @@ def softmax(
     axis : int, tuple of int or None, default -1
         Where the probabilities sum to 1; None: over the whole array.
     temperature : float, default 1.0
-        T; a large one flattens, a small one sharpens. 1/T is kept within the type's normal range.
+        T; a large one flattens, a small one sharpens. Logits in
+        float32 with T outside [2^-60, 2^60] are computed in float64.
     out : ndarray, optional
         Where to write the result, of its shape and dtype; may be `x` itself.
 

@@ -16,7 +16,8 @@ def assert_close(
     infinities.
 
     A product with a Jacobian is a difference, and how far rounded terms may be off does not shrink
-    where they happen to cancel; there `terms` is their size, which stands in for that of the truth.
+    where they cancel. Short rows are right there all the same; for long ones `terms` is the size of the
+    terms, which stands in for that of the truth.
     """
     ours, truth, naive = np.asarray(ours), np.asarray(truth), np.asarray(naive)
     assert ours.shape == truth.shape, (what, ours.shape, truth.shape)

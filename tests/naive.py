@@ -55,12 +55,30 @@ def logsumexp(x: Array, axis: Any = -1, *, keepdims: bool = False) -> Array:
     return s if keepdims else np.squeeze(s, axis=axis)
 
 
+def softmax_jvp_from_output(p: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
+    return p * (v - (p * v).sum(axis=axis, keepdims=True)) / p.dtype.type(temperature)
+
+
+def log_softmax_jvp_from_output(
+    y: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0
+) -> Array:
+    p = np.exp(y)
+    return (v - (p * v).sum(axis=axis, keepdims=True)) / y.dtype.type(temperature)
+
+
+def log_softmax_vjp_from_output(
+    y: Array, u: Array, axis: Any = -1, *, temperature: float = 1.0
+) -> Array:
+    p = np.exp(y)
+    return (u - p * u.sum(axis=axis, keepdims=True)) / y.dtype.type(temperature)
+
+
 def softmax_jvp(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
     p = softmax(x, axis, temperature=temperature)
-    return p * (v - (p * v).sum(axis=axis, keepdims=True)) / x.dtype.type(temperature)
+    return softmax_jvp_from_output(p, v, axis, temperature=temperature)
 
 
-softmax_vjp = softmax_jvp
+softmax_vjp_from_output, softmax_vjp = softmax_jvp_from_output, softmax_jvp
 
 
 def log_softmax_jvp(x: Array, v: Array, axis: Any = -1, *, temperature: float = 1.0) -> Array:
@@ -166,6 +184,16 @@ def cross_entropy_hess(x: Array, y: Array, **options: Any) -> Array:
     t = x.dtype.type(options.get("temperature", 1.0))
     p = softmax(x, temperature=t)
     diagonal = q.sum(axis=-1, keepdims=True) * (p - p * p) / (t * t)
+    return _back(diagonal * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def cross_entropy_hess_of_long_rows(x: Array, y: Array, **options: Any) -> Array:
+    """With 1 - p as the sum of the others where p may be nearly 1."""
+    x, q, row, shape, axis = _parts(x, y, options)
+    t = x.dtype.type(options.get("temperature", 1.0))
+    p = softmax(x, temperature=t)
+    others = np.where(p > 0.5, 0, p).sum(axis=-1, keepdims=True)
+    diagonal = q.sum(axis=-1, keepdims=True) * p * np.where(p > 0.5, others, 1 - p) / (t * t)
     return _back(diagonal * _share(row, options.get("reduction", "mean")), shape, axis)
 
 

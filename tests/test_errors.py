@@ -251,7 +251,12 @@ def axes() -> list[Row]:
             table += each(f"axis of {name}", call, shown((0, 1)), TypeError, "axis.* int")
     return [
         *table,
-        Row("0-d logits", lambda _: ce(1.0, 0), ValueError, "^logits is 0-d.*1-d"),
+        Row("0-d logits", lambda _: ce(1.0, 0), ValueError, "^logits is 0-d.*no class axis.*1-d"),
+        Row("ragged x", lambda _: fl.softmax([[1.0], [1.0, 2.0]]), ValueError, "^x cannot be made an array"),
+        Row(
+            "ragged targets", lambda _: ce(np.zeros((2, 1)), [[0], [0, 1]]), ValueError,
+            "^targets cannot be made an array",
+        ),
         Row("0-d log_probs", lambda _: nll(1.0, 0), ValueError, "^log_probs is 0-d.*1-d"),
         Row("0-d jacobian", lambda _: fl.softmax.jacobian(1.0), ValueError, "^x is 0-d.*1-d"),
     ]

@@ -38,7 +38,7 @@ def test_softmax_is_shift_invariant(dtype: type, rng: np.random.Generator) -> No
 
 
 def test_softmax_is_soft_and_its_jacobian_vanishes_at_a_large_scale(rng: np.random.Generator) -> None:
-    x = rng.normal(size=6)
+    x = rng.permutation(6) / 2
     hard = np.eye(6)[x.argmax()]
     sizes = []
     for scale in (1.0, 10.0, 100.0, 1e4):

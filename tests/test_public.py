@@ -188,7 +188,7 @@ def test_multiprocessing_start_method_can_be_set_after_import() -> None:
 FLOORS = {
     "jit": 0, "vector": 0, "elementary": 0, "half": 0,
     "arrays": 1, "launch": 1, "cache": 1,
-    "blocks": 2, "leaves": 2, "rows": 2, "pointwise": 2, "loss": 2,
+    "blocks": 2, "leaves": 2, "twofold": 2, "rows": 2, "pointwise": 2, "loss": 2,
 }  # fmt: skip
 
 

@@ -51,10 +51,17 @@ def real(value: ArrayLike, name: str) -> Array:
                 f"{name} is a masked array, whose mask would be ignored; "
                 f"pass {name}.filled(...) with the value that masked entries should have"
             )
-        array = np.asarray(value)
+        array = as_array(value, name)
     if array.dtype.str[1:] not in CODES:
         raise TypeError(f"{name} has dtype {array.dtype}; {_mend(array.dtype)}")
     return array
+
+
+def as_array(value: Any, name: str) -> Array:
+    try:
+        return np.asarray(value)
+    except ValueError as error:  # lists of unequal lengths
+        raise ValueError(f"{name} cannot be made an array: {error}") from None
 
 
 def _mend(dtype: np.dtype[Any]) -> str:
@@ -65,7 +72,7 @@ def _mend(dtype: np.dtype[Any]) -> str:
     return "expected a real numeric array (float32, float64, integers or bool)"
 
 
-def compute_type(array: Array) -> np.dtype[Any]:
+def result_type(array: Array) -> np.dtype[Any]:
     """float32 for float32, float64 for float64, integers and bool."""
     return F32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else F64
 
@@ -94,6 +101,8 @@ def axes_of(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
 
 def axis_of(axis: int, ndim: int, name: str) -> int:
     """The one axis meant."""
+    if ndim == 0:
+        raise ValueError(f"{name} is 0-d and has no class axis; pass an array of at least 1-d")
     try:
         one = operator.index(axis)
     except TypeError:
@@ -182,7 +191,7 @@ def destination(
     if found is not None:
         return out, found
     columns = math.prod(out.shape[a] for a in axes)
-    target = np.empty((*without(out.shape, axes), columns), compute)
+    target = np.empty((*without(out.shape, axes), columns), out.dtype.newbyteorder("="))
     return target, rows_of(target, (target.ndim - 1,), compute)
 
 
@@ -301,7 +310,7 @@ def class_targets(
     The copy is taken first and checked after, so that what was checked is what is used, even while
     another thread writes to `targets`.
     """
-    given = np.asarray(targets)
+    given = as_array(targets, "targets")
     classes = shape[axis]
     expected = shape[:axis] + shape[axis + 1 :]
     if isinstance(targets, np.ma.MaskedArray):
@@ -354,7 +363,7 @@ def class_weights(weight: ArrayLike | None, classes: int, dtype: DTypeLike) -> A
         raise ValueError(
             f"weight has shape {array.shape}, expected ({classes},), one for each class"
         )
-    return np.array(array, dtype=dtype, order="C")
+    return converted(array, dtype)
 
 
 def sample_weights(
@@ -363,4 +372,22 @@ def sample_weights(
     if weight is None:
         return None
     array = same_shape(real(weight, "sample_weight"), shape, "sample_weight", "the unreduced loss")
-    return np.array(array, dtype=dtype, order="C").reshape(-1)
+    return converted(array, dtype).reshape(-1)
+
+
+def converted(array: Array, dtype: DTypeLike) -> Array:
+    """A C-contiguous copy in a type; what is too large for it becomes infinite, as the rule is."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.array(array, dtype=dtype, order="C")
+
+
+def lifted(weight: Array) -> Array:
+    """Weights of a mean, which counts their ratios, times the power of two that brings the largest
+    near 1, where that is exact: so the smallest numbers of the type are weights like any other.
+    """
+    top = np.abs(weight).max(initial=0.0)
+    if not 0.0 < top < np.inf:
+        return weight
+    power = np.frexp(top)[1]
+    scaled: Array = np.ldexp(weight, -power)
+    return scaled if np.array_equal(np.ldexp(scaled, power), weight) else weight

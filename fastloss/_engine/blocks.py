@@ -18,6 +18,7 @@ from fastloss._engine.vector import (
     LANES,
     bits,
     byteswap,
+    cast,
     from_bits,
     itemsize,
     outlined,
@@ -39,6 +40,7 @@ _F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1 = (
     CODES[name] for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 )
 _i1, _i2, _i4, _i8 = np.int8(0), np.int16(0), np.int32(0), np.int64(0)
+_f4, _f8 = np.float32(0), np.float64(0)
 _u1, _u2, _u4, _u8 = np.uint8(0), np.uint16(0), np.uint32(0), np.uint64(0)
 
 
@@ -157,8 +159,12 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
     address, step, swap = row + j * g[STRIDE], g[STRIDE], g[SWAP] != 0
     if not g[DIRECT]:
         for k in range(n):
-            i = bits(results[k])
-            poke(address + k * step, byteswap(i) if swap else i)
+            if g[CODE] == _F4:
+                i4 = bits(cast(results[k], _f4))
+                poke(address + k * step, byteswap(i4) if swap else i4)
+            else:
+                i8 = bits(cast(results[k], _f8))
+                poke(address + k * step, byteswap(i8) if swap else i8)
         return
     lying = view(address, n, results[0])
     first = 0

@@ -28,6 +28,9 @@ from fastloss._engine.vector import (
     wide,
 )
 
+# What a row holds.
+LOGITS, PROBS, LOG_PROBS = 0, 1, 2
+
 AHEAD = 2 * BLOCK  # elements between the exponentials and the prefetch: hides DRAM behind them
 
 
@@ -131,14 +134,15 @@ def dot_sum(e: Array, t: Array, c: Any) -> Any:
 
 @leaf
 def weigh(x: Array, m: Any, w: Array) -> Any:
-    """The sums of w (m - x) and of w."""
+    """The sums of w (m - x) and of w, in float64: the first is no larger than it has to be."""
     wide()
-    short, total = lanes(m), lanes(m)
+    short, total = lanes(1.0), lanes(1.0)
     for j in range(0, x.size, LANES):
         left, right = part(x, j), part(w, j)
         for k in range(LANES):
-            short[k] = fma(right[k], m - left[k], short[k])
-            total[k] += right[k]
+            share = cast(right[k], 1.0)
+            short[k] = fma(share, cast(m, 1.0) - cast(left[k], 1.0), short[k])
+            total[k] += share
     return fold(short), fold(total)
 
 
@@ -172,6 +176,37 @@ def affine(
             p = left[k] * c
             v[k] = fma(p * d, a, fma(p, b, g * d)) * inv
         store(v, part(o, j))
+
+
+@leaf
+def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int) -> Any:
+    """How large the terms are of what `affine` makes, the column `but` left out.
+
+    The largest |p b| + |w (t - hi)| with w = a p + g, the largest |w|, and the sum of p |t - hi|.
+    """
+    wide()
+    own = weight = cast(0.0, c)
+    moved = lanes(c)
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(t, j)
+        for k in range(LANES):
+            p = left[k] * c
+            away = abs(right[k] - hi)
+            w = abs(fma(p, a, g))
+            own = maximum(own, cast(0.0, c) if j + k == but else fma(abs(p), abs(b), w * away))
+            weight = maximum(weight, w)
+            moved[k] = fma(p, away, moved[k])
+    return own, weight, fold(moved)
+
+
+@leaf
+def largest(x: Array) -> Any:
+    """The largest magnitude, NaN if any is."""
+    wide()
+    m = abs(x[0])
+    for j in range(x.size):
+        m = maximum(m, abs(x[j]))
+    return m
 
 
 @leaf

@@ -121,7 +121,7 @@ class BoundPointwise:
     def __init__(self, kernels: Pointwise, x: Any, out: Array | None) -> None:
         self.kernels, self.out = kernels, out
         self.x = arrays.real(x, "x")
-        self.dtype = arrays.compute_type(self.x)
+        self.dtype = arrays.result_type(self.x)
 
     def value(self) -> Any:
         return self._run(self.kernels.values, (), self.out)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine import launch
+from fastloss._engine import launch, twofold
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
 from fastloss._engine.blocks import (
     BLOCK,
@@ -36,6 +36,9 @@ from fastloss._engine.blocks import (
 )
 from fastloss._engine.jit import Kernel, inline, leaf
 from fastloss._engine.leaves import (
+    LOG_PROBS,
+    LOGITS,
+    PROBS,
     affine,
     block_max,
     copy,
@@ -45,22 +48,27 @@ from fastloss._engine.leaves import (
     exp_sum,
     exp_sum_peak,
     index_of,
+    largest,
     scale,
     shift,
+    terms,
     weigh,
 )
+from fastloss._engine.twofold import Pair
 from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, view
 
 # What a task is: a row; or a segment of a row, first walked, then finished.
 WHOLE, WALK, FINISH = 0, 1, 2
-# What a row holds.
-LOGITS, PROBS, LOG_PROBS = 0, 1, 2
 # What walks beside it: nothing; tangents t, for u = sum(e (t - c)) and v = sum(t); class weights w,
 # for u = sum(w (m - x)) and v = sum(w).
 ALONE, TANGENTS, WEIGHTS = 0, 1, 2
-# What `finish` writes, with p = softmax and d = (t - hi) - lo: b p; (p (a d + b) + g d) inv; log p;
-# b p (1 - p) inv. The factor inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
-SCALE, AFFINE, LOG, CURVE = 0, 1, 2, 3
+# What `finish` writes, with p = softmax: b p; log p; b p (1 - p) inv; and with d = (t - hi) - lo, where
+# hi + lo is <p, t>, (a p + g) d inv FORWARD, and (g t + b p) inv in REVERSE, b being -g sum(t). The factor
+# inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
+SCALE, LOG, CURVE, FORWARD, REVERSE = 0, 1, 2, 3, 4
+# How much larger than every result of a row their terms may be: rounding the terms costs up to two units
+# of the last place.
+CANCELLED = 1.5
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
@@ -117,7 +125,7 @@ def walk(
         buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv), buffer(work, E, inv)
     )
     m, c = cast(-np.inf, inv), zero
-    r = u = v = 0.0
+    r = u = v = r_low = u_low = 0.0  # r + r_low, u + u_low: blocks add up without rounding
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
@@ -133,15 +141,18 @@ def walk(
             if holds == LOGITS:
                 factor = math.exp(np.float64((old - m) * inv))
                 s *= factor
+                r_low *= factor
                 if companion == TANGENTS:
                     u *= factor
-                r = s + exp_sum_peak(x, m, inv, exps)
+                    u_low *= factor
+                r, low = twofold.two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps)))
                 if m == np.inf:
                     r = np.nan
             else:
-                r += exponentials(x, holds, m, inv, exps)
+                r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps)))
         else:
-            r += exponentials(x, holds, m, inv, exps)
+            r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps)))
+        r_low += low
         maxima[j // BLOCK] = m
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion == TANGENTS:
@@ -152,7 +163,8 @@ def walk(
                 c = t[at]
                 peak = j + at
             du, dv = dot_sum(exps, t, c)
-            u += du
+            u, low = twofold.two_sum(u, np.float64(du))
+            u_low += low
             v += dv
         elif companion == WEIGHTS:
             # u = sum(w[:j] (m - x[:j])), measured from 0 while m is -inf
@@ -163,6 +175,10 @@ def walk(
             du, dv = weigh(x, origin, block(other, og, j, n, zero, t_block))
             u += du
             v += dv
+    if abs(r) < np.inf:
+        r += r_low
+    if abs(u) < np.inf:
+        u += u_low
     state[M], state[R], state[U], state[V], state[C], state[PEAK] = m, r, u, v, c, peak
 
 
@@ -230,12 +246,16 @@ def power(a: float, b: float, inv: float) -> float:
 
 @leaf
 def finish(
-    row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
+    row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
     other: int, og: Array, keep: int, work: int, maxima: Array, m: float, r: float,
-    mode: int, hi: Any, lo: Any, a: Any, b: Any, gt: Any, spot: int, exact: Any,
+    mode: int, hi: Any, lo: Any, a: Any, b: Any, gt: Any, spot: int, exact: Any, doubt: Any, extra: Pair,
     out: int, outg: Array, streamed: int,
 ) -> None:
-    """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`."""
+    """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
+
+    `doubt` is the size of the terms whose difference is `exact`. In a short row whose terms cancel
+    everywhere, `twofold.products` makes the results instead, from t with `extra` added at `spot`.
+    """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
@@ -255,6 +275,9 @@ def finish(
         in_place = outg[DIRECT] and n % LANES == 0
         if streamed and (mode != SCALE or to & 63 or j <= spot < j + n):
             in_place = False
+        watched = mode >= FORWARD and columns <= BLOCK
+        if watched:
+            in_place = False
         o = view(to if in_place else o_block, padded(n), inv)
         if mode == LOG:
             shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o)
@@ -272,14 +295,47 @@ def finish(
                 p_of_e = cast(c * np.float64(b) if mode == SCALE else c, inv)
             if mode == SCALE:
                 scale(exps, p_of_e, o, int(in_place and streamed))
-            elif mode == AFFINE:
-                affine(exps, p_of_e, block(other, og, j, n, zero, t_block), hi, lo, a, b, gt, inv, o)
-            else:
+            elif mode == CURVE:
                 curve(exps, p_of_e, b, rest, inv, o)
+            else:
+                t = block(other, og, j, n, hi, t_block)
+                affine(exps, p_of_e, t, hi, lo, a, b, gt, inv, o)
         if j <= spot < j + n:
             o[spot - j] = exact
+        if watched:
+            own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
+            if mode == FORWARD:
+                own += weight * moved
+            if max(own * inv, doubt) > CANCELLED * largest(o[:n]):
+                x = block(row, g, 0, n, fill, x_block)
+                twofold.products(
+                    x, holds, m, temperature, t, n, mode == FORWARD, np.float64(a), np.float64(gt),
+                    spot, extra, o,
+                )
         if not in_place:
             put(o, n, out, outg, j, streamed)
+
+
+@leaf
+def sum_where_terms_cancel(
+    row: int, g: Array, n: int, inv: Any, other: int, og: Array, companion: int, work: int,
+    m: float, r: float, result: float,
+) -> float:
+    """`result`, log(sum(exp(x))) or <softmax(x), t> of a row of one block that has just been walked,
+    made with twice the digits where it is small beside its terms.
+    """
+    outlined()
+    zero = cast(0.0, inv)
+    size = abs(m)
+    t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
+    if companion == TANGENTS:
+        exps = view(buffer(work, E, inv), padded(n), inv)
+        p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
+        size = np.float64(terms(exps, p_of_e, t, zero, zero, zero, zero, -1)[2])
+    if not CANCELLED * abs(result) < size < np.inf:
+        return result
+    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
+    return twofold.mean(x, m, t, n) if companion == TANGENTS else twofold.log_sum(x, m, n)
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
@@ -314,10 +370,13 @@ class Plan:
             launch.run(kernel, self._workers, self._scalar, phase, *self._args, *args)
 
 
+def compute_type(dtype: np.dtype[Any], temperature: float) -> np.dtype[Any]:
+    """The type of the arithmetic: float64 where a float32 could not hold logits / T."""
+    return dtype if 2.0**-60 <= temperature <= 2.0**60 else np.dtype(np.float64)
+
+
 def reciprocal(temperature: float, dtype: np.dtype[Any]) -> Any:
     """1/temperature, kept finite and normal in the compute type: 0 * inf and inf * 0 must not be."""
     limits = np.finfo(dtype)
     return dtype.type(min(max(1.0 / temperature, float(limits.tiny)), float(limits.max)))
-
-
 

@@ -92,6 +92,16 @@ def fma(tyctx: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 @instruction
+def exact_fma(tyctx: Any, a: Any, b: Any, c: Any) -> Any:
+    """a*b + c, rounded once on any CPU."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        return builder.fma(*args)
+
+    return a(a, a, a), codegen
+
+
+@instruction
 def maximum(tyctx: Any, a: Any, b: Any) -> Any:
     """The larger; NaN where either is. Vectorises, reductions too, without any flag."""
 

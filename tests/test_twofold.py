@@ -1,0 +1,76 @@
+"""Sums whose terms cancel, in short rows: right to the last digits all the same."""
+
+from __future__ import annotations
+
+import mpmath
+import numba
+import numpy as np
+import pytest
+from closeness import assert_close
+from test_agreement import widened
+
+import fastloss as fl
+from fastloss import reference
+from fastloss._engine import twofold
+
+SMALL = [1e-1, 1e-2]  # the longdouble oracle has no more than 64 bits itself
+
+
+@numba.njit
+def exponential(hi: float, lo: float) -> tuple[float, float]:
+    return twofold.exp((hi, lo))
+
+
+def test_exponential_has_more_digits_than_a_double(rng: np.random.Generator) -> None:
+    with mpmath.workprec(200):
+        for size in (1e-3, 0.3, 1.0, 30.0, 600.0):
+            for hi in -size * rng.random(100):
+                lo = hi * 1e-17
+                pair, truth = exponential(hi, lo), mpmath.exp(mpmath.mpf(hi) + mpmath.mpf(lo))
+                assert abs(sum(map(mpmath.mpf, pair)) / truth - 1) < mpmath.mpf(2) ** -60
+    assert exponential(0.0, 0.0) == (1.0, 0.0)
+    assert exponential(-1e4, 0.0) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("off", SMALL)
+@pytest.mark.parametrize("classes", [2, 3, 100])
+def test_gradient_near_the_optimum_of_smoothing(
+    classes: int, off: float, dtype: type, rng: np.random.Generator
+) -> None:
+    """Where p is nearly q, A p - q is small in every class."""
+    weight = rng.uniform(0.5, 2, classes).astype(dtype)
+    y = rng.integers(0, classes, 20)
+    for smoothing in (0.3, 1.0):
+        q = smoothing / classes * weight + (1 - smoothing) * weight * (np.arange(classes) == y[:, None])
+        x = (2 * np.log(q) + rng.normal(0, off, q.shape)).astype(dtype)
+        options = {"label_smoothing": smoothing, "reduction": "sum", "temperature": 2.0}
+        grad = fl.cross_entropy.grad(x, y, weight=weight, **options)
+        truth = reference.cross_entropy_grad(
+            widened((x,), dtype)[0], y, weight=widened((weight,), dtype)[0], **options
+        )
+        assert_close(grad, truth, truth, -1, f"{classes} {off} {smoothing}")
+
+
+@pytest.mark.parametrize("off", SMALL)
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_products_with_a_jacobian(
+    name: str, off: float, dtype: type, rng: np.random.Generator
+) -> None:
+    """A tangent that is nearly constant, a cotangent that is nearly the softmax."""
+    x = rng.normal(0, 1, (20, 6)).astype(dtype)
+    for method, v in (("jvp", 1.0 + off * rng.normal(size=x.shape)),
+                      ("vjp", fl.softmax(x) * (1.0 + off * rng.normal(size=x.shape)))):
+        v = v.astype(dtype)
+        truth = getattr(reference, f"{name}_{method}")(*widened((x, v), dtype))
+        assert_close(getattr(getattr(fl, name), method)(x, v), truth, truth, -1, method)
+
+
+@pytest.mark.parametrize("off", SMALL)
+def test_logsumexp_near_zero(off: float, dtype: type, rng: np.random.Generator) -> None:
+    x = fl.log_softmax(rng.normal(0, 1, (50, 6)).astype(dtype)) + dtype(off)
+    wide = widened((x,), dtype)[0]
+    assert_close(fl.logsumexp(x), reference.logsumexp(wide), reference.logsumexp(wide))
+    t = rng.normal(0, 1, x.shape)
+    t = (t - (fl.softmax(x) * t).sum(axis=-1, keepdims=True) + off).astype(dtype)
+    truth = reference.logsumexp_jvp(wide, widened((t,), dtype)[0])
+    assert_close(fl.logsumexp.jvp(x, t), truth, truth)
