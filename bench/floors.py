@@ -16,7 +16,7 @@ from numba import prange
 from numpy.typing import NDArray
 from sizes import Problem
 
-from fastloss._engine import launch
+from fastloss._engine import threads
 from fastloss._engine.vector import fence, stream, wide
 
 _LINE = 16  # float32 numbers in a 64-byte cache line
@@ -52,7 +52,7 @@ def _copy(x: Any, out: Any, workers: int) -> None:
 
 def read_floor(problem: Problem) -> Callable[[], NDArray[Any]]:
     """Every number summed, each thread its own stretch."""
-    x, parts = problem.logits.reshape(-1), np.empty(launch.threads(), np.float32)
+    x, parts = problem.logits.reshape(-1), np.empty(threads.count(), np.float32)
 
     def read() -> NDArray[Any]:
         _read(x, parts)
@@ -63,7 +63,7 @@ def read_floor(problem: Problem) -> Callable[[], NDArray[Any]]:
 
 def copy_floor(problem: Problem) -> Callable[[], NDArray[Any]]:
     """Logits copied to `out` by non-temporal stores, which don't read the lines they overwrite."""
-    x, out, workers = problem.logits.reshape(-1), problem.out.reshape(-1), launch.threads()
+    x, out, workers = problem.logits.reshape(-1), problem.out.reshape(-1), threads.count()
 
     def copy() -> NDArray[Any]:
         _copy(x, out, workers)

@@ -19,7 +19,7 @@ import textbook
 from sizes import Problem
 
 import fastloss as fl
-from fastloss._engine import launch
+from fastloss._engine import threads
 
 Thunk: TypeAlias = Callable[[], Any]
 Setup: TypeAlias = Callable[[Problem], Thunk]
@@ -52,7 +52,7 @@ def _on_torch(call: Callable[..., Any]) -> Setup:
 
     def setup(problem: Problem) -> Thunk:
         torch = _quietly("torch")
-        torch.set_num_threads(launch.threads())
+        torch.set_num_threads(threads.count())
         arrays = (problem.logits, problem.targets, problem.out)
         return partial(call, torch, *map(torch.from_numpy, arrays))
 

@@ -16,10 +16,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fastloss._engine.threads import num_threads as num_threads
+    from fastloss._engine.threads import set_num_threads as set_num_threads
     from fastloss.cross_entropy import cross_entropy as cross_entropy
     from fastloss.cross_entropy import nll_loss as nll_loss
     from fastloss.gradcheck import check_gradient as check_gradient
     from fastloss.gradcheck import numerical_gradient as numerical_gradient
+    from fastloss.runtime import show_config as show_config
+    from fastloss.runtime import warmup as warmup
     from fastloss.softmax import log_sigmoid as log_sigmoid
     from fastloss.softmax import log_softmax as log_softmax
     from fastloss.softmax import logsumexp as logsumexp
@@ -37,10 +41,14 @@ _HOME = {
     "log_softmax": "softmax",
     "logsumexp": "softmax",
     "nll_loss": "cross_entropy",
+    "num_threads": "_engine.threads",
     "numerical_gradient": "gradcheck",
+    "set_num_threads": "_engine.threads",
+    "show_config": "runtime",
     "sigmoid": "softmax",
     "softmax": "softmax",
     "softplus": "softmax",
+    "warmup": "runtime",
 }
 
 __all__ = [
@@ -50,10 +58,14 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "num_threads",
     "numerical_gradient",
+    "set_num_threads",
+    "show_config",
     "sigmoid",
     "softmax",
     "softplus",
+    "warmup",
 ]
 
 

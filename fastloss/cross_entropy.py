@@ -71,12 +71,12 @@ NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
 
 @kernel
 def cross_entropy_rows(
-    w: int, workers: int, phase: int, n: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
-    x: int, xg: Array, targets: Array, at_target: Array, weight: Array, mass: float,
+    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
+    x: int, xg_at: int, targets: Array, at_target: Array, weight: Array, mass: float,
     sample_weight: Array, smoothing: float, temperature: float, losses: Array,
-    wanted: int, denominator: float, t: int, tg: Array, companion: int,
-    out: int, og: Array, curved: int, cg: Array, streamed: int,
+    wanted: int, denominator: float, t: int, tg_at: int, companion: int,
+    out: int, og_at: int, curved: int, cg_at: int, streamed: int,
 ) -> None:
     """losses[i], and by `wanted` the gradient, the Hessian times a tangent, or its diagonal.
 
@@ -85,11 +85,13 @@ def cross_entropy_rows(
     k A (diag(p) - p p')/T^2. `t` is the tangent, or with smoothing the class weights. Derivatives are
     exactly 0 if the denominator is 0.
     """
+    inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
+    xg, tg = blocks.geometry(xg_at), blocks.geometry(tg_at)
+    og, cg = blocks.geometry(og_at), blocks.geometry(cg_at)
     count = blocks.segments(columns)
-    tasks = n if phase == rows.WHOLE else n * count
     zero = cast(0.0, inv)
     mine = work + w * stride
-    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+    for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = w if phase == rows.WHOLE else i
         y = targets[i]
@@ -322,9 +324,10 @@ class _CrossEntropy(_Targets):
         tl = arrays.rows_of(t, (0,) if companion == rows.WEIGHTS else axes, dtype)
         result = x if result is None else result
         hess = result if hess is None else hess
+        to, to_hess = (arrays.rows_of(a, axes, dtype) for a in (result, hess))
         inv = rows.reciprocal(self.temperature, dtype)
         none = np.empty(0, dtype)
-        plan = rows.Plan(xl.rows, xl.columns, inv, exponentials=wanted != NOTHING)
+        plan = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
         plan.run(
             cross_entropy_rows,
             arrays.address(x), xl.geometry, self.targets, np.empty(xl.rows, dtype),
@@ -332,9 +335,8 @@ class _CrossEntropy(_Targets):
             none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False),
             self.smoothing, self.temperature, losses,
             wanted, self._divisor(), arrays.address(t), tl.geometry, companion,
-            arrays.address(result), arrays.rows_of(result, axes, dtype).geometry,
-            arrays.address(hess), arrays.rows_of(hess, axes, dtype).geometry,
-            blocks.streamed(out, result, x),
+            arrays.address(result), to.geometry, arrays.address(hess), to_hess.geometry,
+            0 if out is None else blocks.streamed(result, x),
         )
         return losses
 

@@ -21,19 +21,20 @@ __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "sof
 # ---- kernels --------------------------------------------------------------------------------
 @kernel
 def map_rows(
-    w: int, workers: int, phase: int, n: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
-    holds: int, x: int, xg: Array, t: int, tg: Array, companion: int, per_row: Array,
+    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
+    holds: int, x: int, xg_at: int, t: int, tg_at: int, companion: int, per_row: Array,
     mode: int, a: float, b: float, g: float, temperature: float,
-    out: int, og: Array, streamed: int,
+    out: int, og_at: int, streamed: int,
 ) -> None:
     """A row of results from each row of logits, as `rows.finish` makes it from a, b and g, with b
     times per_row[i] where there is one.
     """
+    inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
+    xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     count = blocks.segments(columns)
-    tasks = n if phase == rows.WHOLE else n * count
     mine = work + w * stride
-    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
+    for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = w if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
@@ -71,15 +72,16 @@ def map_rows(
 
 @kernel
 def reduce_rows(
-    w: int, workers: int, phase: int, n: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, inv: Any,
-    x: int, xg: Array, t: int, tg: Array, companion: int, out: Array,
+    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
+    x: int, xg_at: int, t: int, tg_at: int, companion: int, out: Array,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
+    inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
+    xg, tg = blocks.geometry(xg_at), blocks.geometry(tg_at)
     count = blocks.segments(columns)
-    tasks = n if phase != rows.WALK else n * count
-    for task in range(tasks * w // workers, tasks * (w + 1) // workers):
-        i, k0, k1 = rows.task_of(task, phase if phase == rows.WALK else rows.WHOLE, count)
+    for task in blocks.share(w, workers, first, last):
+        i, k0, k1 = rows.task_of(task, phase, count)
         slot = w if phase == rows.WHOLE else i
         if phase != rows.FINISH:
             rows.walk_segments(
@@ -87,7 +89,7 @@ def reduce_rows(
                 blocks.row_address(t, tg, i), tg, companion,
                 keep, work + w * stride, maxima[slot], parts, slot * count,
             )
-        if phase != rows.WALK:
+        if phase != rows.WALK and k0 == 0:
             m, r, u, _, c, _ = rows.merged(
                 parts, slot * count, count, leaves.LOGITS, companion, inv
             )
@@ -137,41 +139,54 @@ class _Rows:
         """One result for each element of x, by `map_rows`."""
         result = arrays.output(out, self.x.shape, self.dtype)
         if result.size:
-            x = self.x if out is None else arrays.apart(self.x, result)
-            t = x if beside is None else beside if out is None else arrays.apart(beside, result)
-            target, to = arrays.destination(result, self.axes, self.compute)
+            x, t, streamed = self.x, beside, 0
+            if out is not None:
+                x = arrays.apart(x, result)
+                t = t if t is None else arrays.apart(t, result)
+                streamed = blocks.streamed(result, x)
             x, xl = arrays.operand(x, self.axes, self.compute)
-            t, tl = arrays.operand(t, self.axes, self.compute)
-            plan = rows.Plan(xl.rows, xl.columns, self.inv, exponentials=mode != rows.LOG)
-            plan.run(
+            if out is None and result.strides == x.strides and result.dtype == x.dtype:
+                target, to = result, xl
+            else:
+                target, to = arrays.destination(result, self.axes, self.compute)
+            at = lies = arrays.address(x)
+            tl, companion = xl, rows.ALONE
+            if t is not None:
+                t, tl = arrays.operand(t, self.axes, self.compute)
+                lies, companion = arrays.address(t), rows.TANGENTS
+            rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=mode != rows.LOG).run(
                 map_rows,
-                holds, arrays.address(x), xl.geometry, arrays.address(t), tl.geometry,
-                rows.ALONE if beside is None else rows.TANGENTS,
-                np.empty(0, self.compute) if per_row is None else per_row,
-                mode, a, b, g, self.temperature,
-                arrays.address(target), to.geometry, blocks.streamed(out, target, x),
+                holds, at, xl.geometry, lies, tl.geometry, companion,
+                arrays.NONE[self.compute] if per_row is None else per_row,
+                mode, a, b, g, self.temperature, arrays.address(target), to.geometry, streamed,
             )
-            arrays.write_back(result, self.axes, target)
+            if target is not result:
+                arrays.write_back(result, self.axes, target)
         return result if out is not None or result.ndim else result[()]
 
     def reduce(self, out: Array | None, keepdims: bool, beside: Array | None = None) -> Any:
         """One result for each row of x, by `reduce_rows`."""
         shape = self.row_shape(keepdims)
-        result = arrays.output(out, shape, self.dtype)
+        if out is not None:
+            arrays.output(out, shape, self.dtype)
         x, xl = arrays.operand(self.x, self.axes, self.dtype)
+        own = np.empty(xl.rows, self.dtype)
         if not xl.columns:
-            result[...] = -np.inf if beside is None else 0.0
-        elif result.size:
-            t, tl = (x, xl) if beside is None else arrays.operand(beside, self.axes, self.dtype)
-            own = np.empty(xl.rows, self.dtype)
-            plan = rows.Plan(xl.rows, xl.columns, self.dtype.type(1), exponentials=False)
-            plan.run(
-                reduce_rows,
-                arrays.address(x), xl.geometry, arrays.address(t), tl.geometry,
-                rows.ALONE if beside is None else rows.TANGENTS, own,
+            own[...] = -np.inf if beside is None else 0.0
+        elif xl.rows:
+            at = lies = arrays.address(x)
+            tl, companion = xl, rows.ALONE
+            if beside is not None:
+                t, tl = arrays.operand(beside, self.axes, self.dtype)
+                lies, companion = arrays.address(t), rows.TANGENTS
+            rows.plan_of(xl.rows, xl.columns, self.inv, self.dtype, exponentials=False).run(
+                reduce_rows, at, xl.geometry, lies, tl.geometry, companion, own
             )
-            result[...] = own.reshape(shape)
-        return result if out is not None or result.ndim else result[()]
+        result = own.reshape(shape)
+        if out is not None:
+            out[...] = result
+            return out
+        return result if result.ndim else result[()]
 
     def row_shape(self, keepdims: bool) -> tuple[int, ...]:
         if keepdims:

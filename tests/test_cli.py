@@ -577,6 +577,9 @@ def test_info(tmp_path: Path) -> None:
     assert found["vector_bits"] in (128, 256, 512)
     assert Path(found["cache"]).parent == tmp_path / "kernels"
     assert found["cache_bytes"] == 0
+    assert (found["cache_state"], found["fork"]) == ("in use", False)
+    assert found["threads_from"]
+    assert found["threading_layer_started"] is False
     text = run("info", env=env)
     assert (text.returncode, text.stderr) == (0, "")
     for value in (found["numba"], found["python"], found["cache"], found["cpu"]):
@@ -584,7 +587,7 @@ def test_info(tmp_path: Path) -> None:
     assert all(line == line.rstrip() for line in text.stdout.splitlines())
     env["FASTLOSS_CACHE"] = "0"
     assert json.loads(run("info", "--json", env=env).stdout)["cache"] is None
-    assert run("info", env=env).stdout.splitlines()[-1].split() == ["cache", "off"]
+    assert run("info", env=env).stdout.splitlines()[-1].split(None, 1) == ["cache", "off, FASTLOSS_CACHE=0"]
 
 
 def test_info_launches_and_compiles_nothing() -> None:
@@ -592,9 +595,9 @@ def test_info_launches_and_compiles_nothing() -> None:
 import os, sys, threading
 def tasks():
     return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 0
-import numba, fastloss.cli.info
+import numba, fastloss.runtime
 before = tasks()
-fastloss.cli.info.collect()
+fastloss.show_config("dicts")
 assert tasks() == before and threading.active_count() == 1
 assert "fastloss.softmax" not in sys.modules
 try:

@@ -13,7 +13,7 @@ import pytest
 from cases import logits
 
 import fastloss as fl
-from fastloss._engine import blocks, launch
+from fastloss._engine import blocks, launch, threads
 
 SHAPES = [(300, 700), (1, 400_000), (3, 150_000), (2, 1_200_000)]
 
@@ -34,10 +34,10 @@ def test_bits_do_not_depend_on_the_threads(
     x, t = logits(rng, shape, dtype), rng.normal(size=shape).astype(dtype)
     y = rng.integers(0, shape[1], shape[0])
     expected = results(x, y, t)
-    for threads in (1, 2, 3, 7):
-        monkeypatch.setattr(launch, "threads", lambda n=threads: n)
+    for n in (1, 2, 3, 7):
+        monkeypatch.setattr(threads, "count", lambda n=n: n)
         for ours, plain in zip(results(x, y, t), expected, strict=True):
-            assert np.array_equal(ours, plain), threads
+            assert np.array_equal(ours, plain), n
     monkeypatch.setattr(launch, "layer_is_safe", lambda: False)  # the package's own threads
     for ours, plain in zip(results(x, y, t), expected, strict=True):
         assert np.array_equal(ours, plain)

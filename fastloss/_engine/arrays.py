@@ -8,6 +8,7 @@ output.
 
 from __future__ import annotations
 
+import ctypes
 import math
 import operator
 from collections.abc import Sequence
@@ -29,7 +30,13 @@ CODES = {
         ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
     )
 }
+_CHARS = frozenset("fdbhilqBHILQ?")  # of their dtypes, in either byte order
+_byte_of = ctypes.c_char.from_buffer
 F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+# What a kernel gets where an optional array is absent.
+NONE = {dtype: np.empty(0, dtype) for dtype in (F32, F64)}
 
 
 class Layout(NamedTuple):
@@ -37,7 +44,8 @@ class Layout(NamedTuple):
 
     rows: int
     columns: int
-    geometry: NDArray[np.int64]
+    geometry: int  # its address, in
+    memory: NDArray[np.int64]
 
 
 # ---- resolving ------------------------------------------------------------------------------
@@ -52,7 +60,7 @@ def real(value: ArrayLike, name: str) -> Array:
                 f"pass {name}.filled(...) with the value that masked entries should have"
             )
         array = as_array(value, name)
-    if array.dtype.str[1:] not in CODES:
+    if array.dtype.char not in _CHARS:
         raise TypeError(f"{name} has dtype {array.dtype}; {_mend(array.dtype)}")
     return array
 
@@ -74,11 +82,13 @@ def _mend(dtype: np.dtype[Any]) -> str:
 
 def result_type(array: Array) -> np.dtype[Any]:
     """float32 for float32, float64 for float64, integers and bool."""
-    return F32 if array.dtype.kind == "f" and array.dtype.itemsize == 4 else F64
+    return F32 if array.dtype.char == "f" else F64
 
 
 def axes_of(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
     """The axes meant, ascending; 0-d arrays have one element and no axis but None."""
+    if type(axis) is int and -ndim <= axis < ndim:
+        return (axis % ndim,)
     if ndim == 0:
         if axis is None:
             return ()
@@ -133,7 +143,7 @@ def _layout(
         dtype=np.int64,
     )
     n = math.prod(shape[a] for a in range(len(shape)) if a not in axes)
-    return Layout(n, math.prod(shape[a] for a in axes), geometry)
+    return Layout(n, math.prod(shape[a] for a in axes), address(geometry), geometry)
 
 
 def _merged(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -151,9 +161,7 @@ def _merged(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def layout(array: Array, axes: tuple[int, ...], compute: np.dtype[Any]) -> Layout | None:
     """`array` as rows and columns, the columns along `axes`; None where no one stride walks them."""
-    return _layout(
-        array.shape, array.strides, array.dtype, array.flags.aligned, axes, compute
-    )
+    return _layout(array.shape, array.strides, array.dtype, array.flags.aligned, axes, compute)
 
 
 def columns_together(array: Array, axes: tuple[int, ...]) -> Array:
@@ -196,10 +204,9 @@ def destination(
 
 
 def write_back(out: Array, axes: tuple[int, ...], target: Array) -> None:
-    """Copy to `out` what a kernel wrote to its `destination`, if that is another array."""
-    if target is not out:
-        moved = np.moveaxis(out, axes, range(-len(axes), 0))
-        moved[...] = target.reshape(moved.shape)
+    """Copy to `out` what a kernel wrote to its `destination`, another array."""
+    moved = np.moveaxis(out, axes, range(-len(axes), 0))
+    moved[...] = target.reshape(moved.shape)
 
 
 def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
@@ -208,6 +215,10 @@ def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def address(array: Array) -> int:
+    flags = array.flags
+    if flags.c_contiguous and flags.writeable and array.size:
+        buffer: Any = array
+        return ctypes.addressof(_byte_of(buffer))  # a third of the time of array.ctypes.data
     return array.ctypes.data
 
 
@@ -263,6 +274,8 @@ def overlap(a: Array, b: Array) -> bool:
 
 # ---- options --------------------------------------------------------------------------------
 def positive(value: float, name: str) -> float:
+    if type(value) is float and 0.0 < value < math.inf:
+        return value
     number = number_of(value, name)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and > 0, got {value!r}")

@@ -46,6 +46,13 @@ _u1, _u2, _u4, _u8 = np.uint8(0), np.uint16(0), np.uint32(0), np.uint64(0)
 
 
 # ---- in compiled code -----------------------------------------------------------------------
+@inline
+def geometry(at: int) -> Array:
+    """The geometry at an address, with as many numbers as its rank asks for."""
+    numbers: Array = view(at, RANK + 1 + 2 * view(at, RANK + 1, _i8)[RANK], _i8)
+    return numbers
+
+
 @leaf
 def row_address(base: int, g: Array, i: int) -> Any:
     """The address of the first element of row i."""
@@ -182,6 +189,13 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
 
 
 
+@inline
+def share(w: int, workers: int, first: int, last: int) -> Any:
+    """The tasks of worker w, of those from `first` to `last` - 1."""
+    tasks = last - first
+    return range(first + tasks * w // workers, first + tasks * (w + 1) // workers)
+
+
 @leaf
 def segments(columns: int) -> int:
     return (columns + SEGMENT - 1) // SEGMENT
@@ -213,10 +227,10 @@ class Scratch:
         self.address = -(-address(self._memory) // 64) * 64
 
 
-def streamed(out: Array | None, target: Array, x: Array) -> int:
+def streamed(out: Array, x: Array) -> int:
     """1 where results bypass the cache: large ones, to memory that the caller has used before.
 
     On new memory an ordinary store is faster, since the page fault brings the line in anyway, and
     in place the line is there already.
     """
-    return int(out is not None and target.nbytes >= STREAMED and target is not x)
+    return int(out.nbytes >= STREAMED and out is not x)

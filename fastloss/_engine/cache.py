@@ -1,30 +1,44 @@
-"""Where compiled code lives, and what happens when that goes wrong: a warning and a compile.
+"""Where compiled code lives, and what happens when that goes wrong: one warning, and a compile.
 
-The directory is private (0700, ours, not a link: cache files are pickles, so whoever can write them
-runs code in this process) and is named by a hash of everything that decides the machine code: the
-package's sources, the versions of fastloss, Numba, llvmlite and Python, and the NUMBA_* settings.
-Numba itself looks at one source file's time and size; under this name it never needs to.
+- The directory is private: 0700, ours, not a link. What is kept are pickles, so whoever can write them
+  runs code in this process.
+- It is named by a hash of everything that decides the machine code: the package's sources, the versions
+  of Python, Numba and llvmlite, and the NUMBA_* settings. Code of other sources is never found, whatever
+  the times of files say and whoever was killed while saving.
+- A file holds one twin for one compute type and CPU, behind a checksum of its own: a flipped bit in machine
+  code would otherwise run. It is written beside its place and moved there, so it is whole or absent.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import pickle
+import re
+import secrets
+import shutil
 import stat
 import sys
+import time
 import warnings
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import llvmlite
 import numba
-from numba.core import caching
+from numba.core import caching, compiler, serialize
 from numba.core.compiler_lock import global_compiler_lock
 
 # A NUMBA_* setting that only names a place or a number of threads leaves the code as it is.
 _HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NAME = re.compile(r"kernels-[0-9a-f]{20}")
+# Directories of other sources and versions that stay, the last used first; and for how long at most.
+_OTHERS = 4
+_AGE = 60 * 86_400.0  # seconds
+
+compilations = 0  # of kernels, in this process; those found in the cache are not among them
 
 
 def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
@@ -32,52 +46,153 @@ def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
 
     It compiles for nothing else: a call with other types is a TypeError, not a wait.
     """
+    global compilations
     with global_compiler_lock:
+        where = directory()
+        shelf = None if where is None else _Shelf(where, dispatcher.__name__)
+        dispatcher._cache = shelf or caching.NullCache()
         dispatcher.disable_compile(False)
         try:
-            _compile(dispatcher, signature)
+            dispatcher.compile(signature)
         finally:
             dispatcher.disable_compile()
+        compilations += not (shelf and shelf.found)
 
 
-def _compile(dispatcher: Any, signature: tuple[Any, ...]) -> None:
-    where = directory()
-    if where is not None:
+class _Shelf(caching._Cache):  # type: ignore[misc]
+    """Numba's side of the cache: one function's compiled code, by signature."""
+
+    def __init__(self, where: Path, name: str) -> None:
+        self._where, self._name = where, name
+        self.found = False
+
+    @property
+    def cache_path(self) -> str:
+        return str(self._where)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        target_context.refresh()
+        path = self._path(sig, target_context.codegen())
         try:
-            _enable(dispatcher, where)
-            dispatcher.compile(signature)
+            payload = _read(path)
+            if payload is not None:
+                result = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+                self.found = True
+                return result
+        except Exception as error:  # whatever unpickling makes of what another hand wrote
+            _warn(f"{path} cannot be used ({type(error).__name__}: {error})")
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if data.library.has_dynamic_globals or not _unchanged():
             return
-        except Exception as error:  # whatever a broken file makes of Numba's unpickling
-            _warn(f"{where} cannot be used ({type(error).__name__}: {error})")
-            dispatcher.overloads.pop(signature, None)
-    dispatcher._cache = caching.NullCache()
-    dispatcher.compile(signature)
+        path = self._path(sig, data.codegen)
+        try:
+            _write(path, serialize.dumps(data._reduce()))
+        except OSError as error:
+            _warn(f"{path} cannot be written ({error})")
+
+    def _path(self, sig: Any, codegen: Any) -> Path:
+        place = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:20]
+        return self._where / f"{self._name}-{place}.code"
+
+    def enable(self) -> None:
+        """Numba's interface; a shelf is always enabled."""
+
+    def disable(self) -> None:
+        """Numba's interface; without a cache there is no shelf."""
+
+    def flush(self) -> None:
+        """Numba's interface; nothing is held back."""
 
 
-def _enable(dispatcher: Any, where: Path) -> None:
-    saved = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(where)
+def _read(path: Path) -> bytes | None:
+    """What `_write` put there, None where there is nothing; OSError if a bit of it is another."""
     try:
-        dispatcher.enable_caching()
-    finally:
-        numba.config.CACHE_DIR = saved
+        whole = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    checksum, payload = whole[:32], whole[32:]
+    if hashlib.sha256(payload).digest() != checksum:
+        raise OSError("its checksum does not match")
+    return payload
 
 
-@lru_cache(maxsize=1)
+def _write(path: Path, payload: bytes) -> None:
+    path.parent.mkdir(mode=0o700, exist_ok=True)  # another process may have pruned it
+    beside = path.with_suffix(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(hashlib.sha256(payload).digest())
+            file.write(payload)
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+
+
+# ---- the directory --------------------------------------------------------------------------
+class _State:
+    """What this process knows of its cache directory."""
+
+    def __init__(self) -> None:
+        self.known = False
+        self.where: Path | None = None
+        self.why = ""  # there is none
+        self.warned = False
+
+
+_state = _State()
+
+
 def directory() -> Path | None:
     """The cache directory, made if need be; None where there is none or it cannot be trusted."""
+    if not _state.known:
+        _state.known = True
+        try:
+            _state.where = _open()
+        except (OSError, RuntimeError) as error:
+            _state.why = str(error)
+            _warn(f"no cache directory ({error})")
+    return _state.where if _state.where is None or _unchanged() else None
+
+
+def _open() -> Path | None:
     if os.environ.get("FASTLOSS_CACHE") == "0":
+        _state.why = "off, FASTLOSS_CACHE=0"
         return None
-    try:
-        base = _base()
-        where = base / key()
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for each in (base, where):
-            _check(each)
-    except (OSError, RuntimeError) as error:
-        _warn(f"no cache directory ({error})")
-        return None
+    if not _KEY:
+        raise OSError("the package's sources cannot be read")
+    base = _base()
+    where = base / f"kernels-{_KEY}"
+    base.parent.mkdir(parents=True, exist_ok=True)
+    for each in (base, where):
+        each.mkdir(mode=0o700, exist_ok=True)
+        _check(each)
+    with suppress(OSError):
+        os.utime(where)
+        _prune(base, where)
     return where
+
+
+def describe() -> dict[str, Any]:
+    """Path, owner, state and size of the cache."""
+    where = directory()
+    if where is None:
+        return {"path": None, "owner": None, "state": _state.why or "the sources have changed", "bytes": 0}
+    size = 0
+    for file in where.iterdir():
+        with suppress(OSError):  # gone while we look
+            size += file.stat().st_size
+    return {"path": str(where), "owner": _owner(where), "state": "in use", "bytes": size}
+
+
+def _owner(path: Path) -> str | None:
+    try:
+        return path.owner()
+    except (KeyError, NotImplementedError):  # a user without a name; a system without owners
+        return str(path.stat().st_uid) if hasattr(os, "getuid") else None
 
 
 def _base() -> Path:
@@ -104,12 +219,40 @@ def _check(path: Path) -> None:
         raise OSError(f"{path} is not writable")
 
 
+def _prune(base: Path, ours: Path) -> None:
+    """Remove the directories of other sources and versions, but the few last used of late."""
+    others = [p for p in base.iterdir() if _NAME.fullmatch(p.name) and p != ours]
+    others.sort(key=lambda p: p.lstat().st_mtime, reverse=True)
+    for rank, path in enumerate(others):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode) and (rank >= _OTHERS or time.time() - found.st_mtime > _AGE):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+# ---- what decides the code ------------------------------------------------------------------
+def _sources() -> list[Path]:
+    return sorted(path for path in _PACKAGE.rglob("*.py") if not path.name.startswith("."))
+
+
+def _stamp() -> list[tuple[int, int]]:
+    found = (path.stat() for path in _sources())
+    return [(s.st_mtime_ns, s.st_size) for s in found]
+
+
+def _identity() -> tuple[list[tuple[int, int]], str]:
+    """Stamp and key; no key where the sources cannot be read, in an archive for example."""
+    try:
+        stamp = _stamp()
+        return stamp, key() if stamp else ""
+    except OSError:
+        return [], ""
+
+
 def key() -> str:
-    """A hash of everything that decides the machine code."""
+    """A hash of everything that decides the machine code, but the CPU."""
     digest = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    for source in sorted(package.rglob("*.py")):
-        digest.update(str(source.relative_to(package)).encode())
+    for source in _sources():
+        digest.update(str(source.relative_to(_PACKAGE)).encode())
         digest.update(source.read_bytes())
     digest.update(f"{sys.version} numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
     for name in sorted(os.environ):
@@ -118,10 +261,25 @@ def key() -> str:
     return digest.hexdigest()[:20]
 
 
+# Of the sources as they are imported. What is imported or compiled after an edit has no name to go by.
+_STAMP, _KEY = _identity()
+
+
+def _unchanged() -> bool:
+    """Whether the sources are still those of `_KEY`."""
+    try:
+        return _stamp() == _STAMP or key() == _KEY
+    except OSError:
+        return False
+
+
 def _warn(message: str) -> None:
-    with suppress(Exception):
-        warnings.warn(
-            f"fastloss: {message}; kernels are compiled again in this process",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    """Say it, the first time."""
+    if not _state.warned:
+        _state.warned = True
+        with suppress(Exception):
+            warnings.warn(
+                f"fastloss: {message}; kernels are compiled again in this process",
+                RuntimeWarning,
+                stacklevel=2,
+            )

@@ -59,9 +59,9 @@ def leaf(loop: F) -> F:
 class Kernel:
     """The work of one worker, compiled into a parallel and a serial twin; `launch.run` calls them.
 
-    The body is a loop nest `body(w, workers, ...)`: worker `w` does its share of the work, which
-    depends on `w` and `workers`, never on which twin calls it. Options are numbers of one type each,
-    so one compute type means one compilation of the body and of each twin.
+    The body is a loop nest `body(w, workers, first, last, ...)`: of the tasks `first` to `last` - 1,
+    worker `w` does its share, which depends on `w` and `workers`, never on which twin calls it. Options
+    are numbers of one type each, so one compute type means one compilation of the body and of each twin.
     """
 
     def __init__(self, body: Callable[..., None]) -> None:
@@ -71,8 +71,8 @@ class Kernel:
         serial = bound(_serial, f"{body.__name__}_serial", _work=work)
         self.parallel: Any = numba.njit(nogil=True, parallel=_PARALLEL, **_COMMON)(parallel)
         self.serial: Any = numba.njit(nogil=True, **_COMMON)(serial)
-        # (parallel, compute type) -> the twin, once `launch` has compiled it for that type
-        self.ready: dict[tuple[bool, type], Callable[..., None]] = {}
+        # (parallel, character of the compute type) -> the twin, once `launch` has compiled it for that type
+        self.ready: dict[tuple[bool, str], Callable[..., None]] = {}
 
 
 def kernel(body: Callable[..., None]) -> Kernel:
@@ -80,18 +80,18 @@ def kernel(body: Callable[..., None]) -> Kernel:
     return Kernel(body)
 
 
-def _work(w: int, workers: int, *args: Any) -> None:
+def _work(w: int, workers: int, first: int, last: int, *args: Any) -> None:
     """Stands for the body that `Kernel` binds in its place."""
 
 
-def _parallel(first: int, last: int, workers: int, *args: Any) -> None:
-    for w in prange(first, last):
-        _work(w, workers, *args)
+def _parallel(w0: int, w1: int, workers: int, first: int, last: int, *args: Any) -> None:
+    for w in prange(w0, w1):
+        _work(w, workers, first, last, *args)
 
 
-def _serial(first: int, last: int, workers: int, *args: Any) -> None:
-    for w in range(first, last):
-        _work(w, workers, *args)
+def _serial(w0: int, w1: int, workers: int, first: int, last: int, *args: Any) -> None:
+    for w in range(w0, w1):
+        _work(w, workers, first, last, *args)
 
 
 def bound(body: Callable[..., None], name: str, **meanings: Any) -> Callable[..., None]:

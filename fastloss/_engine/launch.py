@@ -1,47 +1,57 @@
 """Which twin of a kernel runs, on how many workers, and that no launch can abort or hang.
 
-- The parallel twin, where the threading layer is safe (omp, tbb), this process is not a fork of one
-  that launched, and the launch lock comes without waiting: two threads never launch at once.
+- The parallel twin, where Numba's layer is safe (omp, tbb), this process is not a fork, and the launch
+  lock comes without waiting: two threads never launch at once.
 - The serial twin on the package's own threads, a worker each, where Numba's layer is workqueue
   (another thread's kernel inside it aborts the process) or the process is a fork (GNU OpenMP kills
-  or hangs a child that launches).
+  or hangs a child that launches; Numba's own count, and any other library's, is not ours to know).
 - The serial twin in place otherwise: small work, or another thread is launching.
 
-All run the same body over the same workers, so the choice never shows in the bits. Nothing is
-launched, compiled or started at import.
+All run the same body over the same workers, so the choice never shows in the bits. Long work is cut into
+launches of bounded size, between which Python answers signals. Nothing is launched, compiled or started
+at import.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastloss._engine import cache
+from fastloss._engine import cache, threads
 from fastloss._engine.jit import Kernel
 
-# Elements below which one worker finishes before a second one is awake.
+# Work below which one worker finishes before a second one is awake (16 us on 2 cores of an EPYC), in
+# elements; and what a task costs beside its own.
 WORTHWHILE = 1 << 15
+TASK = 512
+# Elements that a worker goes through in one launch, or one task if that is more: some milliseconds of
+# contiguous rows, a tenth of a second of the slowest layout.
+LAUNCH = 1 << 23
+
+
+class _Warming(threading.local):
+    """Whether this thread compiles both twins of what it runs."""
+
+    up = False
 
 
 class _State:
     """What a fork has to renew."""
 
     def __init__(self) -> None:
-        self.launching = threading.Lock()
-        self.compiling = threading.Lock()
+        self.launching = threading.RLock()
+        self.compiling = threading.RLock()
         self.pool: ThreadPoolExecutor | None = None
-        self.launched = False
         self.forked = False
+        self.warming = _Warming()
 
 
 _state = _State()
@@ -49,129 +59,211 @@ _state = _State()
 
 def workers(elements: int, tasks: int) -> int:
     """How many workers share `tasks` pieces of work that read or write `elements` in all."""
-    if elements < WORTHWHILE or tasks < 2:
+    if is_small(elements, tasks):
         return 1
-    return min(threads(), tasks, elements // (WORTHWHILE // 2))
+    return min(threads.count(), tasks, (elements + TASK * tasks) // (WORTHWHILE // 2))
 
 
-def run(kernel: Kernel, count: int, scalar: Any, *args: Any) -> None:
-    """Run workers 0 to `count` - 1 of a kernel, whose compute type is that of `scalar`."""
+def is_small(elements: int, tasks: int) -> bool:
+    """Whether it is work for one worker, however many there are."""
+    return tasks < 2 or elements + TASK * tasks < WORTHWHILE
+
+
+def run(
+    kernel: Kernel, count: int, kind: str, tasks: int, size: int, args: tuple[Any, ...]
+) -> None:
+    """Run tasks 0 to `tasks` - 1, of `size` elements each, of a kernel on workers 0 to `count` - 1.
+
+    `kind` is the character of the compute type, that of the arguments.
+    """
+    step = max(1, LAUNCH // max(1, size)) * count
+    for first in range(0, tasks, step):
+        last = min(first + step, tasks)
+        if count > 1:
+            _launch(kernel, count, kind, first, last, args)
+            continue
+        if _state.warming.up and not _state.forked and layer_is_safe():
+            _twin(kernel, True, kind, args)
+        _twin(kernel, False, kind, args)(0, 1, 1, first, last, *args)
+
+
+def _launch(
+    kernel: Kernel, count: int, kind: str, first: int, last: int, args: tuple[Any, ...]
+) -> None:
+    """One launch on several workers."""
     state = _state
-    kind = type(scalar)
-    if count > 1:
-        if state.forked or not layer_is_safe():
-            _run_on_pool(_twin(kernel, False, kind, count, args), count, args)
-            return
-        twin = _twin(kernel, True, kind, count, args)
-        if state.launching.acquire(blocking=False):
-            try:
-                state.launched = True
-                twin(0, count, count, *args)
-            finally:
-                state.launching.release()
-            return
-    _twin(kernel, False, kind, count, args)(0, count, count, *args)
+    if state.forked or not layer_is_safe():
+        _run_on_pool(_twin(kernel, False, kind, args), count, (first, last, *args))
+        return
+    twin = _twin(kernel, True, kind, args)
+    if state.launching.acquire(blocking=False):
+        try:
+            if layer_is_safe():  # as it was before the twin was compiled
+                twin(0, count, count, first, last, *args)
+                return
+        finally:
+            state.launching.release()
+    _twin(kernel, False, kind, args)(0, count, count, first, last, *args)
 
 
-def _twin(
-    kernel: Kernel, parallel: bool, kind: type, count: int, args: tuple[Any, ...]
-) -> Callable[..., None]:
+def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> Callable[..., None]:
     ready = kernel.ready.get((parallel, kind))
     if ready is None:
+        if numba.config.DISABLE_JIT:
+            raise RuntimeError(
+                "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
+                "(fastloss.reference has the same names in plain NumPy)"
+            )
         with _state.compiling:
             ready = kernel.parallel if parallel else kernel.serial
             if (parallel, kind) not in kernel.ready:
                 index = numba.types.intp
-                cache.compile_for(ready, (index, index, index, numba.typeof(args)))
+                cache.compile_for(ready, (*[index] * 5, numba.typeof(args)))
                 kernel.ready[parallel, kind] = ready
     return ready
 
 
+class Warming:
+    """While it lasts, what this thread runs is compiled for one worker and for several."""
+
+    def __enter__(self) -> None:
+        _state.warming.up = True
+
+    def __exit__(self, *_: object) -> None:
+        _state.warming.up = False
+
+
+# ---- the package's own threads --------------------------------------------------------------
+class _Share:
+    """What one worker does, done once, by whichever thread comes first."""
+
+    def __init__(self, work: Callable[..., None], *args: Any) -> None:
+        self._work, self._args = work, args
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self._done = threading.Event()
+        self._error: BaseException | None = None
+
+    def _taken(self) -> bool:
+        """Whether another thread has it; if none has, this one takes it."""
+        me = threading.get_ident()
+        with self._lock:
+            if self._owner is None:
+                self._owner = me
+                return False
+            return True
+
+    def run(self) -> None:
+        if not self._taken():
+            try:
+                self._work(*self._args)
+            except BaseException as error:
+                self._error = error
+            finally:
+                self._done.set()
+
+    def finish(self) -> None:
+        """Return when it is done, by this thread or another."""
+        self.run()
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+
+    def abandon(self) -> None:
+        """See to it that no other thread is at it, or ever will be."""
+        if self._taken() and self._owner != threading.get_ident():
+            self._done.wait()
+
+
 def _run_on_pool(twin: Callable[..., None], count: int, args: tuple[Any, ...]) -> None:
-    """Workers 1 and up on the package's threads, worker 0 here."""
-    waiting = []
+    shares = [_Share(twin, w, w + 1, count, *args) for w in range(count)]
     try:
-        if _state.pool is None:
-            _state.pool = ThreadPoolExecutor(threads(), thread_name_prefix="fastloss")
-        for w in range(1, count):
-            waiting.append(_state.pool.submit(twin, w, w + 1, count, *args))
-    except RuntimeError:  # the interpreter is shutting down, or no thread can be had
-        pass
-    twin(0, 1, count, *args)
-    for future in waiting:
-        future.result()
-    for w in range(1 + len(waiting), count):
-        twin(w, w + 1, count, *args)
+        try:
+            if _state.pool is None:
+                _state.pool = ThreadPoolExecutor(threads.available(), thread_name_prefix="fastloss")
+            for share in shares[1:]:
+                _state.pool.submit(share.run)
+        except RuntimeError:  # the interpreter is shutting down, or no thread can be had
+            pass
+        for share in shares:
+            share.finish()
+    except BaseException:
+        # Ctrl-C. The arrays may be gone as soon as this is raised on: nobody writes to them any more.
+        while shares:
+            try:
+                shares[-1].abandon()
+                shares.pop()
+            except BaseException:  # again
+                continue
+        raise
 
 
-# ---- threads --------------------------------------------------------------------------------
-@lru_cache(maxsize=1)
-def threads() -> int:
-    """Threads to use: the smaller of the CPU affinity and the container's quota."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    available = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(available, _quota()))
-
-
-def _quota() -> int:
-    """CPUs that the container's control group grants, rounded up."""
+# ---- which layer ----------------------------------------------------------------------------
+def layer() -> tuple[str, bool]:
+    """The name of Numba's threading layer, and whether it has started; nothing is started by asking."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period)) if quota != "max" else 1 << 30
-    except (OSError, ValueError):
-        pass
-    try:
-        group = Path("/sys/fs/cgroup/cpu")
-        limit = int((group / "cpu.cfs_quota_us").read_text())
-        period_us = int((group / "cpu.cfs_period_us").read_text())
-        return math.ceil(limit / period_us) if limit > 0 else 1 << 30
-    except (OSError, ValueError, ZeroDivisionError):
-        return 1 << 30
+        return numba.threading_layer(), True
+    except ValueError:
+        return _layer_to_be(), False
 
 
 def layer_is_safe() -> bool:
     """Whether Numba's threading layer is, or will be, one that two threads may enter at once."""
-    try:
-        return numba.threading_layer() in ("omp", "tbb")
-    except ValueError:
-        return _layer_will_be_safe()
+    return layer()[0] in ("omp", "tbb")
 
 
-@lru_cache(maxsize=1)
-def _layer_will_be_safe() -> bool:
-    """Whether Numba, which has chosen no layer yet, would choose OpenMP (or TBB before it)."""
+def _layer_to_be() -> str:
+    """The layer that Numba would start, as far as it matters: "omp" stands for TBB before it too."""
     wanted = str(numba.config.THREADING_LAYER).lower()
     if wanted not in ("default", "threadsafe", "omp"):
-        return False
+        return wanted if wanted != "tbb" else "tbb, not started"
     if wanted == "default" and numba.config.THREADING_LAYER_PRIORITY[0] == "workqueue":
-        return False
+        return "workqueue"
     try:
         importlib.import_module("numba.np.ufunc.omppool")
     except ImportError:
-        return False
-    return True
+        return "workqueue"
+    return "omp"
 
 
 # ---- fork -----------------------------------------------------------------------------------
-# A child forked while another thread compiles would inherit a lock that nobody will release.
-# Locks are taken in the order in which `_twin` takes them.
+def is_fork() -> bool:
+    """Whether this process is a fork of one that had fastloss, or Numba's threads."""
+    return _state.forked
+
+
+def _without_its_threads() -> bool:
+    """Whether Numba started threads in a process of which this is a fork: they are not in it."""
+    if not layer()[1]:
+        return False
+    if multiprocessing.parent_process() is not None:
+        return True
+    try:
+        return len(os.listdir("/proc/self/task")) < int(numba.config.NUMBA_NUM_THREADS)
+    except OSError:
+        return False
+
+
+_state.forked = _without_its_threads()
+
+
+# A child forked while another thread compiles would inherit a lock that nobody will release, and half a
+# compilation. Locks are taken in the order in which `_twin` takes them.
 def _before_fork() -> None:
     _state.compiling.acquire()
     global_compiler_lock.acquire()
-    _state.launching.acquire()
 
 
 def _after_fork_in_parent() -> None:
-    _state.launching.release()
     global_compiler_lock.release()
     _state.compiling.release()
 
 
 def _after_fork_in_child() -> None:
-    forked = _state.forked or _state.launched
-    _state.__init__()  # type: ignore[misc]
-    _state.forked = forked
     global_compiler_lock.release()
+    _state.__init__()  # type: ignore[misc]
+    _state.forked = True
+    threads.forget()
 
 
 if hasattr(os, "register_at_fork"):

@@ -47,14 +47,15 @@ def products(x: Array, t: Array, o: Array) -> None:
 
 
 def map_values(
-    w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
-    x: int, xg: Array, out: int, og: Array, streamed: int,
+    w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, zero: Any,
+    x: int, xg_at: int, out: int, og_at: int, streamed: int,
 ) -> None:
     count = blocks.segments(columns)
+    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
     x_block = blocks.buffer(mine, blocks.X_BLOCK, zero)
     o_block = blocks.buffer(mine, blocks.O_BLOCK, zero)
-    for task in range(n * count * w // workers, n * count * (w + 1) // workers):
+    for task in blocks.share(w, workers, first, last):
         i, k = task // count, task % count
         row, to = blocks.row_address(x, xg, i), blocks.row_address(out, og, i)
         for j in range(
@@ -72,15 +73,16 @@ def map_values(
 
 
 def map_products(
-    w: int, workers: int, n: int, columns: int, work: int, stride: int, zero: Any,
-    x: int, xg: Array, t: int, tg: Array, out: int, og: Array, streamed: int,
+    w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, zero: Any,
+    x: int, xg_at: int, t: int, tg_at: int, out: int, og_at: int, streamed: int,
 ) -> None:
     count = blocks.segments(columns)
+    xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     mine = work + w * stride
     x_block = blocks.buffer(mine, blocks.X_BLOCK, zero)
     t_block = blocks.buffer(mine, blocks.T_BLOCK, zero)
     o_block = blocks.buffer(mine, blocks.O_BLOCK, zero)
-    for task in range(n * count * w // workers, n * count * (w + 1) // workers):
+    for task in blocks.share(w, workers, first, last):
         i, k = task // count, task % count
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         to = blocks.row_address(out, og, i)
@@ -149,13 +151,15 @@ class BoundPointwise:
             found = cast("list[arrays.Layout]", layouts)
             n, columns = found[0].rows, found[0].columns
             zero = self.dtype.type(0)
-            workers = launch.workers(result.size, n * -(-columns // blocks.SEGMENT))
+            tasks = n * -(-columns // blocks.SEGMENT)
+            workers = launch.workers(result.size, tasks)
             scratch = blocks.Scratch(workers, 3 * blocks.BLOCK * zero.itemsize)
             args: list[Any] = []
             for array, lies in zip(operands, found, strict=True):
                 args += [arrays.address(array), lies.geometry]
             streamed = int(out is not None and result.nbytes >= blocks.STREAMED)
             launch.run(
-                which, workers, zero, n, columns, scratch.address, scratch.stride, zero, *args, streamed
+                which, workers, self.dtype.char, tasks, min(columns, blocks.SEGMENT),
+                (columns, scratch.address, scratch.stride, zero, *args, streamed),
             )
         return result if out is not None or result.ndim else result[()]

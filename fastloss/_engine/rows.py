@@ -14,12 +14,14 @@ logits and the maximum each block saw: the same numbers, bit for bit.
 from __future__ import annotations
 
 import math
+import threading
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from fastloss._engine import launch, twofold
-from fastloss._engine.arrays import DIRECT, STRIDE, Array
+from fastloss._engine import launch, threads, twofold
+from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array
 from fastloss._engine.blocks import (
     BLOCK,
     O_BLOCK,
@@ -347,36 +349,70 @@ class Plan:
     bytes of exponentials, per segment STATE numbers, per block its maximum.
     """
 
-    def __init__(self, n: int, columns: int, scalar: Any, exponentials: bool) -> None:
-        self._scalar = scalar
+    def __init__(
+        self, n: int, columns: int, rate: float, dtype: np.dtype[Any], exponentials: bool
+    ) -> None:
+        self._type = dtype.char
         count = -(-columns // SEGMENT)
-        few = count > 1 and n < 4 * launch.threads()
+        few = count > 1 and n < 4 * threads.count()
         self._workers = launch.workers(n * columns, n * count if few else n)
-        split = few and self._workers > 1
+        # A task is short enough to wait for when Ctrl-C comes.
+        split = (few and self._workers > 1) or columns > launch.LAUNCH
         self._phases = (WALK, FINISH) if split else (WHOLE,)
+        self._tasks = (n * count, SEGMENT) if split else (n, columns)
         padded = -(-columns // LANES) * LANES
-        keep = exponentials and not split and padded * scalar.itemsize <= KEPT
-        size = (3 * BLOCK + (padded if keep else BLOCK)) * scalar.itemsize
+        keep = exponentials and not split and padded * dtype.itemsize <= KEPT
+        size = (3 * BLOCK + (padded if keep else BLOCK)) * dtype.itemsize
         self._scratch = Scratch(self._workers, size)
         slots = n if split else self._workers
-        maxima = np.empty((slots, -(-columns // BLOCK)), scalar.dtype)
+        maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
         parts = np.empty((slots * count, STATE))
         self._args = (
-            n, columns, self._scratch.address, self._scratch.stride, int(keep), maxima, parts, scalar
+            columns, self._scratch.address, self._scratch.stride, int(keep), maxima, parts, rate
         )
 
     def run(self, kernel: Kernel, *args: Any) -> None:
         for phase in self._phases:
-            launch.run(kernel, self._workers, self._scalar, phase, *self._args, *args)
+            launch.run(
+                kernel, self._workers, self._type, *self._tasks, (phase, *self._args, *args)
+            )
+
+
+class _Plans(threading.local):
+    """Plans of one worker and one launch that this thread has made before, by what they are made from:
+    a launch finds nothing in their scratch that another has left.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[tuple[Any, ...], Plan] = {}
+
+
+_plans = _Plans()
+
+
+def plan_of(
+    n: int, columns: int, rate: float, dtype: np.dtype[Any], *, exponentials: bool
+) -> Plan:
+    """A plan that no other thread is using."""
+    if columns > SEGMENT or not launch.is_small(n * columns, n):
+        return Plan(n, columns, rate, dtype, exponentials)
+    key = (n, columns, rate, dtype.char, exponentials)
+    plan = _plans.made.get(key)
+    if plan is None:
+        if len(_plans.made) == 16:
+            _plans.made.clear()
+        plan = _plans.made[key] = Plan(n, columns, rate, dtype, exponentials)
+    return plan
 
 
 def compute_type(dtype: np.dtype[Any], temperature: float) -> np.dtype[Any]:
     """The type of the arithmetic: float64 where a float32 could not hold logits / T."""
-    return dtype if 2.0**-60 <= temperature <= 2.0**60 else np.dtype(np.float64)
+    return dtype if 2.0**-60 <= temperature <= 2.0**60 else F64
 
 
-def reciprocal(temperature: float, dtype: np.dtype[Any]) -> Any:
-    """1/temperature, kept finite and normal in the compute type: 0 * inf and inf * 0 must not be."""
+@lru_cache(maxsize=64)
+def reciprocal(temperature: float, dtype: np.dtype[Any]) -> float:
+    """1/temperature rounded to the compute type, kept finite and normal: 0 * inf must not be formed."""
     limits = np.finfo(dtype)
-    return dtype.type(min(max(1.0 / temperature, float(limits.tiny)), float(limits.max)))
+    return float(dtype.type(min(max(1.0 / temperature, float(limits.tiny)), float(limits.max))))
 

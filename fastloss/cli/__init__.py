@@ -66,7 +66,24 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="versions, CPU, threads and cache of this installation")
     info.add_argument("--json", action="store_true", help="print one JSON object")
+
+    warmup = commands.add_parser(
+        "warmup",
+        help="compile ahead, into the cache",
+        description="Compile every operation, or those named, so that no later call has to: in an image "
+        "build, or before a job forks its workers.",
+    )
+    warmup.add_argument("ops", nargs="*", metavar="OP", help="operations, softmax for example (all)")
+    warmup.add_argument(
+        "--dtypes", type=_words, default=("float32", "float64"), metavar="D,...",
+        help="types to compute in (float32,float64)",
+    )
+    warmup.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(","))
 
 
 def _ranks(text: str) -> tuple[int, ...]:
@@ -132,6 +149,12 @@ def _run(arguments: argparse.Namespace) -> int:
             from fastloss.cli.demo import run_demo
 
             run_demo(positions=arguments.positions, keep=arguments.keep)
+        elif arguments.command == "warmup":
+            from fastloss.cli.warm import run_warmup
+
+            run_warmup(
+                dtypes=arguments.dtypes, ops=tuple(arguments.ops) or None, as_json=arguments.json
+            )
         else:
             from fastloss.cli.info import run_info
 

@@ -1,0 +1,196 @@
+"""What fastloss does on this machine: what it found here, and compiling ahead."""
+
+from __future__ import annotations
+
+import inspect
+import platform
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+from numpy.typing import DTypeLike
+
+import fastloss
+from fastloss._engine import arrays, cache, launch, threads
+from fastloss._engine.loss import Operation
+from fastloss.cli import console
+
+__all__ = ["show_config", "warmup"]
+
+
+def show_config(mode: str = "stdout") -> dict[str, Any] | None:
+    """Print what fastloss found on this machine, and what it makes of it.
+
+    Versions, CPU and vector width; the number of threads and where it comes from; Numba's threading
+    layer, whether it is safe here, and whose threads run the work; the cache's path, owner and state;
+    whether this process is a fork. No part of the environment is shown but what fastloss reads.
+
+    Parameters
+    ----------
+    mode : {"stdout", "dicts"}, default "stdout"
+        Print, or return a dictionary.
+
+    Returns
+    -------
+    dict or None
+        With "dicts", what would be printed.
+
+    Raises
+    ------
+    ValueError
+        `mode` is another word.
+
+    Notes
+    -----
+    Starts no thread and compiles nothing.
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.show_config("dicts")["fastloss"] == fl.__version__
+    True
+    """
+    if mode not in ("stdout", "dicts"):
+        raise ValueError(f"mode must be 'stdout' or 'dicts', got {mode!r}")
+    found = _config()
+    if mode == "dicts":
+        return found
+    size = f"{found['cache_bytes'] / 1e6:.1f} MB"
+    console.pairs(
+        [
+            *((name, found[name]) for name in ("fastloss", "python", "numpy", "numba", "llvmlite")),
+            ("system", found["system"]),
+            ("cpu", f"{found['cpu']}, {found['vector_bits']}-bit vectors"),
+            ("threads", f"{found['threads']} of {found['threads_available']} ({found['threads_from']})"),
+            ("threading layer", _layer_line(found)),
+            ("parallel work", found["parallel"]),
+            ("cache", f"{found['cache']} ({size})" if found["cache"] else found["cache_state"]),
+            *([("cache owner", found["cache_owner"])] if found["cache_owner"] else []),
+        ]
+    )
+    return None
+
+
+def _layer_line(found: dict[str, Any]) -> str:
+    started = "started" if found["threading_layer_started"] else "not started"
+    safe = "safe here" if found["threading_layer_safe"] else "never launched by fastloss here"
+    return f"{found['threading_layer']}, {started}, {safe}"
+
+
+def _config() -> dict[str, Any]:
+    features = llvmlite.binding.get_host_cpu_features()
+    widths = (("avx512f", 512), ("avx2", 256), ("avx", 256))
+    name, started = launch.layer()
+    safe = launch.layer_is_safe() and not launch.is_fork()
+    return {
+        "fastloss": fastloss.__version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "vector_bits": next((w for feature, w in widths if features.get(feature)), 128),
+        "threads": threads.count(),
+        "threads_from": threads.source(),
+        "threads_available": threads.available(),
+        "threading_layer": name,
+        "threading_layer_started": started,
+        "threading_layer_safe": safe,
+        "parallel": "numba's threads" if safe else "fastloss's own threads",
+        "fork": launch.is_fork(),
+        **{f"cache_{name}" if name != "path" else "cache": v for name, v in cache.describe().items()},
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"{line.partition(':')[2].strip()} ({llvmlite.binding.get_host_cpu_name()})"
+    except OSError:
+        pass
+    return str(llvmlite.binding.get_host_cpu_name())
+
+
+def warmup(
+    dtypes: DTypeLike | Iterable[DTypeLike] = ("float32", "float64"),
+    ops: str | Iterable[str] | None = None,
+) -> int:
+    """Compile ahead: in an image build, or before a fork.
+
+    What is compiled is kept in the cache, and the processes that share it load it. Afterwards no call of
+    these operations on these types compiles anything.
+
+    Parameters
+    ----------
+    dtypes : dtype or iterable of dtype, default ("float32", "float64")
+        Types to compute in. Integers and bool are computed in float64.
+    ops : str or iterable of str, optional
+        Names of operations, "softmax" for example; by default all.
+
+    Returns
+    -------
+    int
+        How many kernels were compiled; those found in the cache are not among them.
+
+    Raises
+    ------
+    TypeError
+        A type is not one that fastloss computes in.
+    ValueError
+        A name is not that of an operation.
+
+    Notes
+    -----
+    Takes some seconds for each operation and type. Shows a progress bar on a terminal, where rich is
+    installed (the `cli` extra).
+
+    Examples
+    --------
+    >>> import fastloss as fl
+    >>> fl.warmup("float64", "sigmoid") >= 0
+    True
+    """
+    known = {n: op for n in fastloss.__all__ if isinstance(op := getattr(fastloss, n), Operation)}
+    names = list(known) if ops is None else [ops] if isinstance(ops, str) else list(ops)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"ops names {name!r}; the operations are {', '.join(known)}")
+    listed: Any = [dtypes] if isinstance(dtypes, str | type | np.dtype) else dtypes
+    types = [_compute_type(d) for d in listed]
+    before = cache.compilations
+    work = [(name, dtype) for name in names for dtype in dict.fromkeys(types)]
+    with console.progress("compiling", "operations", len(work)) as advance:
+        for name, dtype in work:
+            with launch.Warming():
+                for call, arguments in _samples(known[name], dtype):
+                    call(**arguments)
+            advance(1)
+    return cache.compilations - before
+
+
+def _compute_type(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        empty = np.empty(0, dtype)
+    except TypeError:
+        raise TypeError(f"dtypes names {dtype!r}, which is no data type") from None
+    return arrays.result_type(arrays.real(empty, "dtypes"))
+
+
+def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The operation and each of its methods, with arguments for the parameters that need one."""
+    x = np.zeros((2, 3), dtype)
+    values: dict[str, Any] = {"targets": np.zeros(2, np.int64)}
+    methods = [m for m in vars(operation).values() if callable(m) and hasattr(m, "__signature__")]
+    for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):
+        parameters = inspect.signature(call).parameters.values()
+        needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+        arguments = {name: values.get(name, x) for name in needed}
+        if "cotangent" in needed:
+            arguments["cotangent"] = np.zeros_like(operation(x))
+        yield call, arguments
