@@ -182,14 +182,6 @@ def test_operations_win_over_their_modules(first: str) -> None:
     assert run(code) == "<fastloss operation softmax> <fastloss operation cross_entropy>"
 
 
-def test_multiprocessing_start_method_can_be_set_after_import() -> None:
-    code = (
-        "import multiprocessing, fastloss as fl; fl.softmax; fl.cross_entropy\n"
-        "multiprocessing.set_start_method('spawn'); print('ok')"
-    )
-    assert run(code) == "ok"
-
-
 FLOORS = {
     "jit": 0, "vector": 0, "elementary": 0, "half": 0,
     "arrays": 1, "launch": 1, "cache": 1, "threads": 1,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import logits
+from fault import LAYERS, PROBLEM, run, times
 
 import fastloss as fl
 from fastloss._engine import blocks, launch, threads
@@ -62,74 +61,207 @@ def test_streamed_stores_reach_every_element(
     assert (memory[rest + x.size :] == 7).all()
 
 
-def test_threads_that_call_at_once_are_right(rng: np.random.Generator) -> None:
-    x = logits(rng, (200, 900), np.float32)
-    y = rng.integers(0, 900, 200)
-    p, loss = fl.softmax(x), fl.cross_entropy(x, y)
+CALLERS = """
+calls = {calls}
+if {beside}:
+    import numba
+    @numba.njit(parallel=True)
+    def own(a):
+        total = 0.0
+        for i in numba.prange(a.size):
+            total += a[i]
+        return total
+    ones = np.ones(100_000)
+    own(ones)
+wrong, running = [], True
 
-    def call(k: int) -> bool:
-        return np.array_equal(fl.softmax(x), p) if k % 2 else fl.cross_entropy(x, y) == loss
+def call(k):
+    for n in range(calls):
+        if (k + n) % 2:
+            if not np.array_equal(fl.softmax(x), expected[0]):
+                wrong.append(k)
+        elif fl.cross_entropy(x, y) != expected[1]:
+            wrong.append(k)
 
-    with ThreadPoolExecutor(16) as pool:
-        assert all(pool.map(call, range(400)))
+def theirs():
+    while running:
+        if own(ones) != 100_000:
+            wrong.append("theirs")
 
-
-FORKS = """
-import os, sys, signal
-import numpy as np
-import fastloss as fl
-signal.alarm(60)
-x = np.random.default_rng(0).normal(size=(300, 700)).astype(np.float32)
-y = np.arange(300)
-before = (fl.softmax(x), fl.cross_entropy(x, y)) if {after} else None
-
-def child(depth):
-    pid = os.fork()
-    if pid == 0:
-        ours = fl.softmax(x), fl.cross_entropy(x, y)
-        good = before is None or (np.array_equal(ours[0], before[0]) and ours[1] == before[1])
-        if depth:
-            good = good and child(depth - 1)
-        os._exit(0 if good else 1)
-    return os.waitpid(pid, 0)[1] == 0
-
-assert child(1)
-now = fl.softmax(x), fl.cross_entropy(x, y)
-assert before is None or np.array_equal(now[0], before[0])
-print("ok")
+expected = answers()
+assert right(expected)
+threads = [threading.Thread(target=call, args=(k,)) for k in range(32)]
+user = threading.Thread(target=theirs)
+if {beside}:
+    user.start()
+for t in threads:
+    t.start()
+for t in threads:
+    t.join()
+running = False
+if {beside}:
+    user.join()
+print(len(wrong), "wrong")
 """
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs fork")
-@pytest.mark.parametrize("layer", ["default", "workqueue"])
-@pytest.mark.parametrize("after", [True, False])
-def test_forked_children_and_grandchildren_are_right(layer: str, after: bool) -> None:
-    code = f"import os; os.environ['NUMBA_THREADING_LAYER'] = {layer!r}\n" + FORKS.format(after=after)
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.stdout.strip() == "ok", done.stderr
+@LAYERS
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a user's kernel"])
+def test_32_threads_call_at_once(layer: str, beside: bool) -> None:
+    code = PROBLEM + CALLERS.format(calls=times(15, 500), beside=beside)
+    assert run(code, layer, timeout=600) == "0 wrong"
 
 
 def test_workqueue_is_never_launched() -> None:
     code = """
-import os; os.environ['NUMBA_THREADING_LAYER'] = 'workqueue'
-import numpy as np, numba, fastloss as fl
+import numba
 from concurrent.futures import ThreadPoolExecutor
-x = np.random.default_rng(0).normal(size=(300, 700)).astype(np.float32)
-p = fl.softmax(x)
 with ThreadPoolExecutor(8) as pool:
-    assert all(pool.map(lambda _: np.array_equal(fl.softmax(x), p), range(100)))
+    assert all(right(pool.submit(answers).result()) for _ in range(20))
 try:
     print(numba.threading_layer())
 except ValueError:
     print("none")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.stdout.strip() == "none", done.stderr
+    assert run(PROBLEM + code, "workqueue") == "none"
+
+
+SCHEDULERS = {
+    "ThreadPoolExecutor": """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    assert all(right(f.result()) for f in [pool.submit(answers) for _ in range(40)])
+""",
+    "joblib, threading": """
+from joblib import Parallel, delayed
+assert all(map(right, Parallel(8, backend="threading")(delayed(answers)() for _ in range(40))))
+""",
+    "joblib, loky": """
+from joblib import Parallel, delayed
+p, loss = fl.softmax(x), fl.cross_entropy(x, y)
+for ours in Parallel(2, backend="loky")(delayed(fl.softmax)(x) for _ in range(6)):
+    assert np.array_equal(ours, p)
+for ours in Parallel(2, backend="loky")(delayed(fl.cross_entropy.grad)(x, y) for _ in range(6)):
+    assert np.array_equal(ours, fl.cross_entropy.grad(x, y))
+""",
+    "dask": """
+import dask, dask.array as da
+rows = da.from_array(x, chunks=(50, 700))
+with dask.config.set(scheduler="threads", num_workers=8):
+    assert right((rows.map_blocks(fl.softmax, dtype=x.dtype).compute(), fl.cross_entropy(x, y)))
+""",
+}
+
+
+@LAYERS
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_schedulers(scheduler: str, layer: str) -> None:
+    if scheduler != "ThreadPoolExecutor":
+        pytest.importorskip(scheduler.partition(",")[0])
+    code = f"{SCHEDULERS[scheduler]}\nassert right(answers())\nprint('ok')"
+    assert run(PROBLEM + code, layer) == "ok"
+
+
+@LAYERS
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_beside_torch(order: str, layer: str) -> None:
+    pytest.importorskip("torch")
+    use = "import torch\nassert torch.softmax(torch.ones(200, 1000), -1).sum() > 199\n"
+    code = use + PROBLEM if order == "before" else PROBLEM + "assert right(answers())\n" + use
+    again = "assert right(answers()) and torch.ones(1000, 1000).exp().sum() > 0\n" * 3
+    assert run(code + again + "print('ok')", layer) == "ok"
+
+
+# ---- how many -------------------------------------------------------------------------------
+def test_number_of_threads() -> None:
+    most = threads.available()
+    assert threads.count() == most
+    with fl.num_threads(1):
+        assert threads.count() == 1
+        assert threads.source() == "fastloss.num_threads"
+        with fl.num_threads(most):
+            assert threads.count() == most
+        assert threads.count() == 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(threads.count).result() == most
+    with pytest.raises(RuntimeError, match="ours"), fl.num_threads(1):
+        raise RuntimeError("ours")
+    assert threads.count() == most
+    for wrong in (0, -1, most + 1):
+        with pytest.raises(ValueError, match=f"^n must be from 1 to {most}"):
+            fl.num_threads(wrong)
+        with pytest.raises(ValueError, match=f"^n must be from 1 to {most}"):
+            fl.set_num_threads(wrong)
+    for wrong in (1.0, "1", None):
+        with pytest.raises(TypeError, match=r"^n must be an integer"):
+            fl.set_num_threads(wrong)  # type: ignore[arg-type]
+
+
+def test_number_of_threads_of_the_process() -> None:
+    code = """
+from fastloss._engine import threads
+print(threads.count(), threads.source())
+fl.set_num_threads(1)
+print(threads.count(), threads.source())
+seen = []
+t = threading.Thread(target=lambda: seen.append(threads.count()))
+t.start(); t.join()
+print(*seen)
+import numba
+assert numba.get_num_threads() == numba.config.NUMBA_NUM_THREADS
+assert right(answers())
+"""
+    most = threads.available()
+    lines = run(PROBLEM + code).splitlines()
+    assert lines[0].split()[0] == str(most)
+    assert lines[1:] == ["1 fastloss.set_num_threads", "1"]
+    assert run(PROBLEM + code, FASTLOSS_NUM_THREADS=1).splitlines()[0] == "1 FASTLOSS_NUM_THREADS"
+    shown = "try:\n    fl.softmax(x)\nexcept ValueError as e:\n    print(e)"
+    for wrong in ("0", str(most + 1), "two"):
+        said = run(PROBLEM + shown, FASTLOSS_NUM_THREADS=wrong)
+        assert said.startswith("FASTLOSS_NUM_THREADS must be")
+        assert wrong in said
+
+
+def test_users_mask_and_layer_stay() -> None:
+    code = """
+import numba
+numba.set_num_threads(1)
+assert right(answers())
+print(numba.get_num_threads(), numba.config.THREADING_LAYER)
+"""
+    assert run(PROBLEM + code, "omp") == "1 omp"
+
+
+def test_nothing_happens_at_import() -> None:
+    code = """
+import os, sys, threading, multiprocessing
+def tasks():
+    return len(os.listdir("/proc/self/task")) if os.path.isdir("/proc/self/task") else 1
+import numba
+before = tasks()
+import fastloss as fl
+for name in fl.__all__:
+    getattr(fl, name)
+from fastloss._engine import cache
+assert (tasks(), threading.active_count(), cache.compilations) == (before, 1, 0)
+assert multiprocessing.get_start_method(allow_none=True) is None
+try:
+    numba.threading_layer()
+except ValueError:
+    print("ok")
+"""
+    assert run(code) == "ok"
+
+
+def test_without_the_compiler_there_is_a_clear_error() -> None:
+    code = """
+try:
+    fl.softmax(x)
+except RuntimeError as error:
+    print(error)
+"""
+    assert "NUMBA_DISABLE_JIT is set" in run(PROBLEM + code, NUMBA_DISABLE_JIT=1)
 
 
 def test_a_worker_that_fails_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
