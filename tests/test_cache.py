@@ -325,7 +325,7 @@ print(fl.warmup("float32", "softmax"))
 
 
 def test_warmup_of_what_is_not_there() -> None:
-    with pytest.raises(ValueError, match="ops names 'softmix'; the operations are .*softmax"):
+    with pytest.raises(ValueError, match=r"ops names 'softmix'; the operations are .*softmax"):
         fastloss.warmup(ops=["softmix"])
     with pytest.raises(TypeError, match="dtypes has dtype complex128"):
         fastloss.warmup("complex128", "sigmoid")

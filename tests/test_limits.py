@@ -57,7 +57,7 @@ def test_ctrl_c_is_answered(call: str, layer: str) -> None:
 
 
 @linux
-def test_ctrl_c_with_an_output(tmp_path: Path) -> None:
+def test_ctrl_c_with_an_output() -> None:
     """Writes stop, the input stays, the next call is right; a process of its own, a real signal."""
     rows = 2_000 if FULL else 200  # of 2 MB: 4 GB in, as much out
     code = f"""
