@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -262,6 +263,22 @@ except RuntimeError as error:
     print(error)
 """
     assert "NUMBA_DISABLE_JIT is set" in run(PROBLEM + code, NUMBA_DISABLE_JIT=1)
+
+
+def test_an_interrupt_waits_for_the_other_workers() -> None:
+    """They write to arrays that may be gone once it is raised on."""
+    done = []
+
+    def twin(w: int, *_: Any) -> None:
+        if w == 0:
+            time.sleep(0.1)  # the other has begun
+            raise KeyboardInterrupt
+        time.sleep(0.4)
+        done.append(w)
+
+    with pytest.raises(KeyboardInterrupt):
+        launch._run_on_pool(twin, 2, ())
+    assert done == [1]
 
 
 def test_a_worker_that_fails_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
