@@ -61,16 +61,16 @@ def problems(draw: Any) -> tuple[Any, ...]:
         targets = np.asarray(rng.integers(0, min(shape[axis], 127), rows))
         beside = laid_out(draw, targets.astype(draw(st.sampled_from(["i1", "u2", ">i4", "i8"]))))
     out = None
-    if name != "cross_entropy" and draw(st.booleans()):
+    where = draw(st.sampled_from(["nowhere", "elsewhere", "in place", "partly over it"]))
+    over = "entropy" not in name and name != "logsumexp" and x.dtype == result
+    if where == "in place" and over:
+        out = x
+    elif where == "partly over it" and over:
+        memory = laid_out(draw, np.concatenate([x, np.zeros_like(x[:1])]))
+        x, out = memory[:-1], memory[1:]
+    elif where != "nowhere" and name != "cross_entropy":
         to = [n for a, n in enumerate(shape) if a != axis % len(shape)] if name == "logsumexp" else shape
         out = laid_out(draw, np.zeros(to, result))
-    if out is not None and out.shape == x.shape and draw(st.booleans()):
-        # Over the input: in place, or partly.
-        if x.dtype == result and draw(st.booleans()):
-            out = x
-        elif x.ndim and x.shape[0] > 1 and x.dtype == result:
-            memory = laid_out(draw, np.concatenate([np.asarray(x), np.zeros_like(x[:1])]))
-            x, out = memory[:-1], memory[1:]
     return name, x, beside, axis, out
 
 
