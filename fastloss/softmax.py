@@ -339,7 +339,8 @@ def softmax(
         T; a large one flattens, a small one sharpens. Logits in
         float32 with T outside [2^-60, 2^60] are computed in float64.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be `x` itself.
+        Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
+        interrupted (Ctrl-C).
 
     Returns
     -------
@@ -397,7 +398,8 @@ def log_softmax(
     temperature : float, default 1.0
         T.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be `x` itself.
+        Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
+        interrupted (Ctrl-C).
 
     Returns
     -------
@@ -451,7 +453,7 @@ def logsumexp(
     keepdims : bool, default False
         Keep the summed axes, with length 1.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype.
+        Where to write the result, of its shape and dtype. Unwritten if the call is interrupted (Ctrl-C).
 
     Returns
     -------
@@ -496,7 +498,8 @@ def softplus(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     x : array_like, any shape
         Numbers.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be `x` itself.
+        Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
+        interrupted (Ctrl-C).
 
     Returns
     -------
@@ -540,7 +543,8 @@ def sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     x : array_like, any shape
         Logits.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be `x` itself.
+        Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
+        interrupted (Ctrl-C).
 
     Returns
     -------
@@ -582,7 +586,8 @@ def log_sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     x : array_like, any shape
         Logits.
     out : ndarray, optional
-        Where to write the result, of its shape and dtype; may be `x` itself.
+        Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
+        interrupted (Ctrl-C).
 
     Returns
     -------

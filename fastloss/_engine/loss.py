@@ -232,7 +232,8 @@ class Loss(Operation[P, R]):
             """(value, gradient with respect to the first argument) of {name}.
 
             The gradient is that of the reduced value, with `reduction="none"` that of the sum. It
-            is written to `out`, which may be the first argument itself.
+            is written to `out`, which may be the first argument itself, and which is undefined if the
+            call is interrupted (Ctrl-C).
             """,
             lambda bound, out: bound.value_and_grad(out),
         )
