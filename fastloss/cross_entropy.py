@@ -314,29 +314,30 @@ class _CrossEntropy(_Targets):
         elif weight is not None:
             weight = weight.astype(dtype, copy=False)
             mass = float(weight.sum(dtype=np.float64))
+        places = [(arrays.address(x), arrays.rows_of(x, axes, dtype))]
+        for other in (t, result, hess):  # what is absent is not looked at: x does for it
+            places.append(
+                places[0]
+                if other is None
+                else (arrays.address(other), arrays.rows_of(other, axes, dtype))
+            )
         if wanted == HVP:
             companion = rows.TANGENTS
-        elif smooth:
-            companion, t = rows.WEIGHTS, weight
-        if t is None:
-            t = x
-        xl = arrays.rows_of(x, axes, dtype)
-        tl = arrays.rows_of(t, (0,) if companion == rows.WEIGHTS else axes, dtype)
-        result = x if result is None else result
-        hess = result if hess is None else hess
-        to, to_hess = (arrays.rows_of(a, axes, dtype) for a in (result, hess))
-        inv = rows.reciprocal(self.temperature, dtype)
-        none = np.empty(0, dtype)
+        elif smooth and weight is not None:
+            companion = rows.WEIGHTS
+            places[1] = arrays.address(weight), arrays.rows_of(weight, (0,), dtype)
+        (x_at, xl), (t_at, tl), (to, lies), (to_hess, hess_lies) = places
+        inv, none = rows.reciprocal(self.temperature, dtype), arrays.NONE[dtype]
         plan = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
         plan.run(
             cross_entropy_rows,
-            arrays.address(x), xl.geometry, self.targets, np.empty(xl.rows, dtype),
+            x_at, xl.geometry, self.targets, np.empty(xl.rows, dtype),
             none if weight is None else weight, mass,
             none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False),
             self.smoothing, self.temperature, losses,
-            wanted, self._divisor(), arrays.address(t), tl.geometry, companion,
-            arrays.address(result), to.geometry, arrays.address(hess), to_hess.geometry,
-            0 if out is None else blocks.streamed(result, x),
+            wanted, self._divisor() if wanted else 1.0, t_at, tl.geometry, companion,
+            to, lies.geometry, to_hess, hess_lies.geometry,
+            0 if out is None or result is None else blocks.streamed(result, x),
         )
         return losses
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -588,6 +589,22 @@ def test_info(tmp_path: Path) -> None:
     env["FASTLOSS_CACHE"] = "0"
     assert json.loads(run("info", "--json", env=env).stdout)["cache"] is None
     assert run("info", env=env).stdout.splitlines()[-1].split(None, 1) == ["cache", "off, FASTLOSS_CACHE=0"]
+
+
+def test_warmup(tmp_path: Path) -> None:
+    env = os.environ | {"FASTLOSS_CACHE_DIR": str(tmp_path / "kernels")}
+    done = run("warmup", "sigmoid", "--dtypes", "float64", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(rf"\d+ kernels compiled in \d+\.\d s, kept in {tmp_path}.*\n", done.stdout)
+    again = run("warmup", "sigmoid", "--dtypes", "float64", "--json", env=env)
+    found = json.loads(again.stdout)
+    assert found["compiled"] == 0
+    assert found["cache"]["bytes"] > 0
+    assert found["cache"]["path"].startswith(str(tmp_path))
+    for wrong in (["softmix"], ["--dtypes", "float33"], ["--dtypes", ""], ["softmax", "--dtypes", "U3"]):
+        bad = run("warmup", *wrong, env=env)
+        assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1), bad.stderr
+        assert bad.stderr.startswith("fastloss warmup: ")
 
 
 def test_info_launches_and_compiles_nothing() -> None:
