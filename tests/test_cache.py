@@ -269,7 +269,7 @@ def test_killed_at_any_moment_it_never_leaves_stale_code(tmp_path: Path) -> None
     begun = time.monotonic()
     assert run(code, FASTLOSS_CACHE_DIR=cache).splitlines()[0] == answer_of(1)
     cold = time.monotonic() - begun
-    rounds = times(2, 200)
+    rounds = times(1, 200)
     killed = 0
     for k in range(rounds):
         scaled(package, 2 * k + 2)
@@ -288,7 +288,7 @@ def test_killed_at_any_moment_it_never_leaves_stale_code(tmp_path: Path) -> None
 
 
 def test_cold_processes_at_once(tmp_path: Path) -> None:
-    count = times(6, 16)
+    count = times(4, 16)
     processes = [start(CODE, FASTLOSS_CACHE_DIR=tmp_path / "c") for _ in range(count)]
     for process in processes:
         out, err = process.communicate(timeout=300)
@@ -302,24 +302,22 @@ def test_after_warmup_no_call_compiles(tmp_path: Path) -> None:
     code = """
 import numpy as np, fastloss as fl
 from fastloss._engine import cache
-print(fl.warmup("float32", ["softmax", "softplus"]), cache.compilations)
+print(fl.warmup("float32", ["sigmoid", "softplus"]), cache.compilations)
 rng = np.random.default_rng(0)
 for shape in ((3, 4), (200, 900), (1, 200_000)):
     x = rng.normal(size=shape).astype(np.float32)
     for same in (x, x[:, ::-1], x.astype(">f4"), np.asfortranarray(x), np.broadcast_to(x[0], shape)):
         same.flags.writeable = False
         out = np.empty(shape, np.float32)
-        for f in (fl.softmax, fl.log_softmax):
-            f(same); f(same, 0, out=out); f.jvp(same, same); f.vjp(same, same)
-            f.jvp_from_output(same, same, temperature=2.0)
-        fl.softplus(same, out=out); fl.softplus.jvp(same, same)
+        for f in (fl.sigmoid, fl.softplus):
+            f(same), f(same, out=out), f.jvp(same, same), f.vjp(same, same, out=out)
 print(cache.compilations)
-print(fl.warmup("float32", "softmax"))
+print(fl.warmup("float32", "softplus"))
 """
     first, after, again = run(code, FASTLOSS_CACHE_DIR=tmp_path / "c", timeout=300).splitlines()
     compiled = first.split()
     assert compiled[0] == compiled[1] == after
-    assert int(after) >= 6  # twins of maps, of values and of products
+    assert int(after) == 8  # of two operations, twins of values and of products
     assert again == "0"
     assert run(code, FASTLOSS_CACHE_DIR=tmp_path / "c").splitlines() == ["0 0", "0", "0"]
 

@@ -95,8 +95,8 @@ status = os.waitpid(pid, 0)[1]
 compiler.join()
 print(status)
 """
-    for k in range(times(2, 10)):
-        assert run(PROBLEM + code.format(wait=0.1 + 0.15 * k), layer, FASTLOSS_CACHE=0) == "0"
+    for k in range(times(1, 10)):
+        assert run(PROBLEM + code.format(wait=0.3 + 0.15 * k), layer, FASTLOSS_CACHE=0) == "0"
 
 
 METHODS = """

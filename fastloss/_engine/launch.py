@@ -209,14 +209,15 @@ def layer() -> tuple[str, bool]:
 
 def layer_is_safe() -> bool:
     """Whether Numba's threading layer is, or will be, one that two threads may enter at once."""
-    return layer()[0] in ("omp", "tbb")
+    name, started = layer()
+    return name == "omp" or (name == "tbb" and started)  # TBB may turn out not to be there
 
 
 def _layer_to_be() -> str:
     """The layer that Numba would start, as far as it matters: "omp" stands for TBB before it too."""
     wanted = str(numba.config.THREADING_LAYER).lower()
     if wanted not in ("default", "threadsafe", "omp"):
-        return wanted if wanted != "tbb" else "tbb, not started"
+        return wanted
     if wanted == "default" and numba.config.THREADING_LAYER_PRIORITY[0] == "workqueue":
         return "workqueue"
     try:
