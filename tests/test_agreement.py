@@ -123,6 +123,28 @@ def test_axes(op: str, axis: Any, dtype: type, rng: np.random.Generator) -> None
             assert np.array_equal(out, ours)
 
 
+@pytest.mark.parametrize("shape", [(2, 100_000), (300, 300), (9, 1_100_000)])
+def test_outputs_between_the_rows_of_the_input(shape: tuple[int, int], rng: np.random.Generator) -> None:
+    """Neither overlaps, but their bounds do; one output is the input itself."""
+    n, columns = shape
+    memory = rng.normal(size=(n, 2 * columns)).astype(np.float32)
+    x, beside, y = memory[:, :columns], memory[:, columns:], np.arange(n)
+    for smoothing in (0.0, 0.1):
+        expected = fl.cross_entropy.value_grad_hess(x, y, label_smoothing=smoothing)
+        for at in ((0, 1), (1, 0)):
+            kept = x.copy()
+            ours = fl.cross_entropy.value_grad_hess(
+                x, y, label_smoothing=smoothing, out=tuple((x, beside)[k] for k in at)
+            )
+            assert all(map(np.array_equal, ours, expected)), (smoothing, at)
+            x[...] = kept
+
+
+def test_an_array_that_numpy_warns_of_writing_to(dtype: type) -> None:
+    same, _ = np.broadcast_arrays(np.arange(5, dtype=dtype), np.zeros((1, 5)))
+    assert np.array_equal(fl.softmax(same), fl.softmax(np.arange(5, dtype=dtype)[None]))
+
+
 def test_four_dimensions_that_do_not_merge(dtype: type, rng: np.random.Generator) -> None:
     x = rng.normal(0, 3, (3, 8, 4, 6)).astype(dtype)[:, ::2, :, ::3].transpose(2, 0, 3, 1)
     assert np.array_equal(fl.softmax(x, 1), np.moveaxis(fl.softmax(np.moveaxis(x, 1, -1).copy()), -1, 1))

@@ -257,6 +257,14 @@ source.write_text(source.read_text().replace("cast(2.0, x)", "cast(3.0, x)"))
     assert run(code, FASTLOSS_CACHE_DIR=tmp_path / "c").splitlines() == [answer_of(2), "1"]
 
 
+def test_settings_changed_while_the_process_runs_are_not_kept_under_the_old_name(tmp_path: Path) -> None:
+    change = "import os, numba, fastloss.softmax\n"
+    for each in ("os.environ['NUMBA_LOOP_VECTORIZE'] = '0'", "numba.config.LOOP_VECTORIZE = 0"):
+        ours = run(f"{change}{each}\n{CODE}", FASTLOSS_CACHE_DIR=tmp_path / "c").splitlines()
+        assert ours == [ANSWER, "1"]
+    assert list((tmp_path / "c").rglob("*.code")) == []
+
+
 @forks
 def test_killed_at_any_moment_it_never_leaves_stale_code(tmp_path: Path) -> None:
     """A cold run is killed, the source changed: the next run's answer is that of the new source."""

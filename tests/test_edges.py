@@ -549,6 +549,27 @@ def test_weights_too_large_for_the_type_are_infinite() -> None:
     assert fl.cross_entropy(x, [0, 1], sample_weight=[1e300, 1], reduction="sum") == np.inf
 
 
+def test_nothing_raises_where_numpy_would(dtype: type) -> None:
+    """Under np.seterr(all="raise"): an infinity or NaN is an answer, and so is a number lost to rounding."""
+    x, y = np.array([[1, 2, 3], [3e38, -3e38, 0]], dtype), [0, 1]
+    with np.errstate(all="raise"):
+        for weight in ([1, 1e-60, 1], [1e30, 1e-30, 1], [np.inf, -np.inf, 0], [np.inf, 0, 1]):
+            for options in ({}, {"reduction": "sum"}, {"reduction": "none"}):
+                for smoothing in (0.0, 0.1):
+                    fl.cross_entropy.value_and_grad(
+                        x, y, weight=weight, sample_weight=[1e-310, 1e300],
+                        label_smoothing=smoothing, **options,
+                    )
+                    fl.cross_entropy.hvp(x, y, x, weight=weight, label_smoothing=smoothing, **options)
+                fl.nll_loss.value_and_grad(x, y, weight=weight, **options)
+        fl.logsumexp.vjp(x, [1e300, 1e-320])
+        for name in ("softmax", "log_softmax"):
+            op = getattr(fl, name)
+            for temperature in (1.0, 1e-300, 1e300):
+                op.jvp(x, x, temperature=temperature)
+                op.jacobian(x, temperature=temperature)
+
+
 def test_smoothing_of_large_float32_logits_stays_finite() -> None:
     x = np.array([[3e38, 0.0, 0.0, 0.0] * 8], np.float32)
     loss = fl.cross_entropy(x, [0], label_smoothing=0.5)

@@ -68,6 +68,9 @@ own(np.zeros(1000))
 pid = os.fork()
 if pid == 0:
     signal.alarm(60)
+    import threading, time
+    for _ in range(3):  # threads of its own, which are not those it lacks
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
     code = {problem!r}
     space = dict()
     exec(code, space)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -191,6 +190,12 @@ def test_number_of_threads() -> None:
     with pytest.raises(RuntimeError, match="ours"), fl.num_threads(1):
         raise RuntimeError("ours")
     assert threads.count() == most
+    one = fl.num_threads(1)
+    with one, one, ThreadPoolExecutor(1) as pool:
+        assert pool.submit(one.__enter__).result() is None
+        assert pool.submit(threads.count).result() == 1
+        assert threads.count() == 1
+    assert threads.count() == most
     for wrong in (0, -1, most + 1):
         with pytest.raises(ValueError, match=f"^n must be from 1 to {most}"):
             fl.num_threads(wrong)
@@ -287,12 +292,57 @@ def test_an_interrupt_waits_for_the_other_workers() -> None:
 def test_a_worker_that_fails_does_not_lose_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """No thread to be had: the caller does all the work itself."""
 
-    def none(*_: Any, **__: Any) -> Callable[..., Any]:
+    def none(_: Any) -> None:
         raise RuntimeError("can't start new thread")
 
     x = np.random.default_rng(0).normal(size=(300, 700))
     expected = fl.softmax(x)
     monkeypatch.setattr(launch, "layer_is_safe", lambda: False)
-    monkeypatch.setattr(launch, "ThreadPoolExecutor", none)
+    monkeypatch.setattr("threading.Thread.start", none)
     monkeypatch.setattr(launch._state, "pool", None)
+    monkeypatch.setattr(launch._state, "serving", 0)
     assert np.array_equal(fl.softmax(x), expected)
+    assert launch._state.pool is not None
+    assert launch._state.pool.empty()  # nothing waits for threads that do not come
+    monkeypatch.undo()
+    monkeypatch.setattr("threading.Thread.start", none)
+    monkeypatch.setattr(launch, "layer", lambda: ("omp", False))
+    monkeypatch.setattr(launch._state, "enough", None)
+    monkeypatch.setattr("numba.config.NUMBA_NUM_THREADS", 2)
+    monkeypatch.setattr(launch._state, "pool", None)
+    monkeypatch.setattr(launch._state, "serving", 0)
+    assert not launch._may_launch()
+    assert np.array_equal(fl.softmax(x), expected)
+
+
+@LAYERS
+def test_a_signal_handler_may_call_while_a_call_runs(layer: str) -> None:
+    code = """
+expected, inside = answers(), []
+def handler(*_):
+    inside.append(np.array_equal(fl.softmax(x), expected[0]))
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+until = time.monotonic() + {seconds}
+while time.monotonic() < until:
+    assert np.array_equal(fl.softmax(x), expected[0])
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert len(inside) > 100 and all(inside)
+print("ok")
+"""
+    assert run(PROBLEM + code.format(seconds=times(2, 60)), layer, timeout=200) == "ok"
+
+
+def test_ctrl_c_while_compiling_is_a_ctrl_c() -> None:
+    code = """
+def interrupt():
+    time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGINT)
+threading.Thread(target=interrupt).start()
+try:
+    fl.cross_entropy(x, y)
+except KeyboardInterrupt:
+    assert right(answers())
+    print("ok")
+"""
+    assert run(PROBLEM + code, FASTLOSS_CACHE=0) == "ok"

@@ -3,7 +3,7 @@
 - The directory is private: 0700, ours, not a link. What is kept are pickles, so whoever can write them
   runs code in this process.
 - It is named by a hash of everything that decides the machine code: the package's sources, the versions
-  of Python, Numba and llvmlite, and the NUMBA_* settings. Code of other sources is never found, whatever
+  of Python, Numba and llvmlite, and Numba's settings. Code of other sources is never found, whatever
   the times of files say and whoever was killed while saving.
 - A file holds one twin for one compute type and CPU, behind a checksum of its own: a flipped bit in machine
   code would otherwise run. It is written beside its place and moved there, so it is whole or absent.
@@ -30,8 +30,10 @@ import numba
 from numba.core import caching, compiler, serialize
 from numba.core.compiler_lock import global_compiler_lock
 
-# A NUMBA_* setting that only names a place or a number of threads leaves the code as it is.
-_HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
+# Settings of Numba that leave the code of a kernel as it is.
+_HARMLESS = re.compile(
+    r"CACHE_|CUDA|COLOR_|CHROME_|GDB|RUNNING_UNDER|SHOW_HELP|.*NUM_THREADS|THREADING_LAYER"
+)
 _PACKAGE = Path(__file__).resolve().parents[1]
 _NAME = re.compile(r"kernels-[0-9a-f]{20}")
 # Directories of other sources and versions that stay, the last used first; and for how long at most.
@@ -55,7 +57,7 @@ def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
         try:
             dispatcher.compile(signature)
         finally:
-            dispatcher.disable_compile()
+            dispatcher._can_compile = False  # disable_compile() asserts that something was compiled
         compilations += not (shelf and shelf.found)
 
 
@@ -89,8 +91,8 @@ class _Shelf(caching._Cache):  # type: ignore[misc]
         path = self._path(sig, data.codegen)
         try:
             _write(path, serialize.dumps(data._reduce()))
-        except OSError as error:
-            _warn(f"{path} cannot be written ({error})")
+        except Exception as error:  # OSError of a full disk; whatever pickling may come to
+            _warn(f"{path} cannot be written ({type(error).__name__}: {error})")
 
     def _path(self, sig: Any, codegen: Any) -> Path:
         place = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:20]
@@ -182,10 +184,14 @@ def describe() -> dict[str, Any]:
     if where is None:
         return {"path": None, "owner": None, "state": _state.why or "the sources have changed", "bytes": 0}
     size = 0
-    for file in where.iterdir():
-        with suppress(OSError):  # gone while we look
-            size += file.stat().st_size
-    return {"path": str(where), "owner": _owner(where), "state": "in use", "bytes": size}
+    try:
+        owner = _owner(where)
+        for file in where.iterdir():
+            with suppress(OSError):  # gone while we look
+                size += file.stat().st_size
+    except OSError as error:
+        return {"path": str(where), "owner": None, "state": str(error), "bytes": size}
+    return {"path": str(where), "owner": owner, "state": "in use", "bytes": size}
 
 
 def _owner(path: Path) -> str | None:
@@ -255,20 +261,30 @@ def key() -> str:
         digest.update(str(source.relative_to(_PACKAGE)).encode())
         digest.update(source.read_bytes())
     digest.update(f"{sys.version} numba {numba.__version__} llvmlite {llvmlite.__version__}".encode())
-    for name in sorted(os.environ):
-        if name.startswith("NUMBA_") and name not in _HARMLESS:
-            digest.update(f"{name}={os.environ[name]}".encode())
+    digest.update(repr(_settings()).encode())
     return digest.hexdigest()[:20]
 
 
-# Of the sources as they are imported. What is imported or compiled after an edit has no name to go by.
+def _settings() -> list[tuple[str, str]]:
+    """Numba's settings that may decide code: as they are, and in the environment, which Numba reads again."""
+    found = {name: repr(value) for name, value in vars(numba.config).items() if name.isupper()}
+    found |= {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
+    return sorted(
+        (name, value)
+        for name, value in found.items()
+        if not _HARMLESS.match(name.removeprefix("NUMBA_"))
+    )
+
+
+# Of the sources and settings at import. What is compiled after they have changed has no name to go by.
 _STAMP, _KEY = _identity()
+_SETTINGS = _settings()
 
 
 def _unchanged() -> bool:
-    """Whether the sources are still those of `_KEY`."""
+    """Whether sources and settings are still those of `_KEY`."""
     try:
-        return _stamp() == _STAMP or key() == _KEY
+        return _settings() == _SETTINGS and (_stamp() == _STAMP or key() == _KEY)
     except OSError:
         return False
 

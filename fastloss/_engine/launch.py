@@ -3,8 +3,8 @@
 - The parallel twin, where Numba's layer is safe (omp, tbb), this process is not a fork, and the launch
   lock comes without waiting: two threads never launch at once.
 - The serial twin on the package's own threads, a worker each, where Numba's layer is workqueue
-  (another thread's kernel inside it aborts the process) or the process is a fork (GNU OpenMP kills
-  or hangs a child that launches; Numba's own count, and any other library's, is not ours to know).
+  (another thread's kernel inside it aborts the process), where the process is a fork or may be one (GNU
+  OpenMP kills or hangs a child that launches), or where threads are short (OpenMP ends the process).
 - The serial twin in place otherwise: small work, or another thread is launching.
 
 All run the same body over the same workers, so the choice never shows in the bits. Long work is cut into
@@ -15,11 +15,11 @@ at import.
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any
 
 import numba
@@ -47,10 +47,12 @@ class _State:
     """What a fork has to renew."""
 
     def __init__(self) -> None:
+        self.process = os.getpid()
         self.launching = threading.RLock()
-        self.compiling = threading.RLock()
-        self.pool: ThreadPoolExecutor | None = None
+        self.pool: SimpleQueue[_Share] | None = None
+        self.serving = 0  # threads that wait at it
         self.forked = False
+        self.enough: bool | None = None  # threads for Numba's layer to start
         self.warming = _Warming()
 
 
@@ -82,7 +84,7 @@ def run(
         if count > 1:
             _launch(kernel, count, kind, first, last, args)
             continue
-        if _state.warming.up and not _state.forked and layer_is_safe():
+        if _state.warming.up and _may_launch():
             _twin(kernel, True, kind, args)
         _twin(kernel, False, kind, args)(0, 1, 1, first, last, *args)
 
@@ -92,7 +94,7 @@ def _launch(
 ) -> None:
     """One launch on several workers."""
     state = _state
-    if state.forked or not layer_is_safe():
+    if not _may_launch():
         _run_on_pool(_twin(kernel, False, kind, args), count, (first, last, *args))
         return
     twin = _twin(kernel, True, kind, args)
@@ -114,7 +116,8 @@ def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> C
                 "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
                 "(fastloss.reference has the same names in plain NumPy)"
             )
-        with _state.compiling:
+        # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
+        with global_compiler_lock:
             ready = kernel.parallel if parallel else kernel.serial
             if (parallel, kind) not in kernel.ready:
                 index = numba.types.intp
@@ -175,16 +178,31 @@ class _Share:
             self._done.wait()
 
 
+def _pool() -> SimpleQueue[_Share]:
+    """Where threads of ours wait for shares. Its `put` may be interrupted by a signal handler that comes
+    here too, which `ThreadPoolExecutor.submit` may not.
+    """
+    pool = _state.pool
+    if pool is None:
+        pool = _state.pool = SimpleQueue()
+        with suppress(RuntimeError, MemoryError):  # no more threads can be had: the caller does the rest
+            for k in range(threads.available() - 1):
+                threading.Thread(target=_serve, args=(pool,), name=f"fastloss-{k}", daemon=True).start()
+                _state.serving += 1
+    return pool
+
+
+def _serve(pool: SimpleQueue[_Share]) -> None:
+    while True:
+        pool.get().run()
+
+
 def _run_on_pool(twin: Callable[..., None], count: int, args: tuple[Any, ...]) -> None:
     shares = [_Share(twin, w, w + 1, count, *args) for w in range(count)]
     try:
-        try:
-            if _state.pool is None:
-                _state.pool = ThreadPoolExecutor(threads.available(), thread_name_prefix="fastloss")
-            for share in shares[1:]:
-                _state.pool.submit(share.run)
-        except RuntimeError:  # the interpreter is shutting down, or no thread can be had
-            pass
+        pool = _pool()
+        for share in shares[1:] if _state.serving else ():
+            pool.put(share)
         for share in shares:
             share.finish()
     except BaseException:
@@ -205,6 +223,29 @@ def layer() -> tuple[str, bool]:
         return numba.threading_layer(), True
     except ValueError:
         return _layer_to_be(), False
+
+
+def _may_launch() -> bool:
+    """Whether Numba's layer may be entered, by this thread, in this process."""
+    state = _state
+    if state.forked or state.process != os.getpid() or not layer_is_safe():
+        return False
+    if state.enough is None:
+        state.enough = layer()[1] or _threads_can_be_had(int(numba.config.NUMBA_NUM_THREADS) - 1)
+    return state.enough
+
+
+def _threads_can_be_had(n: int) -> bool:
+    """Whether n threads can be started at once; OpenMP would end the process where they cannot."""
+    wait = threading.Event()
+    try:
+        for _ in range(n):
+            threading.Thread(target=wait.wait, daemon=True).start()
+    except (RuntimeError, MemoryError):
+        return False
+    finally:
+        wait.set()
+    return True
 
 
 def layer_is_safe() -> bool:
@@ -229,42 +270,47 @@ def _layer_to_be() -> str:
 
 # ---- fork -----------------------------------------------------------------------------------
 def is_fork() -> bool:
-    """Whether this process is a fork of one that had fastloss, or Numba's threads."""
-    return _state.forked
+    """Whether this process is a fork, or may be one of a process in which Numba's layer had started."""
+    return _state.forked or _state.process != os.getpid()
 
 
-def _without_its_threads() -> bool:
-    """Whether Numba started threads in a process of which this is a fork: they are not in it."""
-    if not layer()[1]:
-        return False
-    if multiprocessing.parent_process() is not None:
-        return True
-    try:
-        return len(os.listdir("/proc/self/task")) < int(numba.config.NUMBA_NUM_THREADS)
-    except OSError:
-        return False
-
-
-_state.forked = _without_its_threads()
+# A layer that started before we came may have started in a process of which this is a fork: its threads
+# would not be here, and nothing tells.
+_state.forked = layer()[1]
 
 
 # A child forked while another thread compiles would inherit a lock that nobody will release, and half a
-# compilation. Locks are taken in the order in which `_twin` takes them.
+# compilation.
+class _Held(threading.local):
+    """Whether this thread took the lock before it forked: Ctrl-C may have kept it from that."""
+
+    lock = False
+
+
+_held = _Held()
+
+
 def _before_fork() -> None:
-    _state.compiling.acquire()
+    _held.lock = False
     global_compiler_lock.acquire()
+    _held.lock = True
 
 
 def _after_fork_in_parent() -> None:
-    global_compiler_lock.release()
-    _state.compiling.release()
+    if _held.lock:
+        _held.lock = False
+        global_compiler_lock.release()
 
 
 def _after_fork_in_child() -> None:
-    global_compiler_lock.release()
     _state.__init__()  # type: ignore[misc]
     _state.forked = True
     threads.forget()
+    if _held.lock:
+        _held.lock = False
+        global_compiler_lock.release()
+    else:  # whoever holds it is not in this process
+        global_compiler_lock._lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

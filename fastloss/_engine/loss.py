@@ -117,7 +117,8 @@ class Method(Generic[R]):
             vector += (kwargs.pop("out", None),)
         elif "out" in kwargs:
             raise TypeError(f"{self.__qualname__}() takes no argument 'out'")
-        return self._compute(self._operation._door(*args, **kwargs), *vector)
+        with np.errstate(all="ignore"):  # infinities and NaN are answers here
+            return self._compute(self._operation._door(*args, **kwargs), *vector)
 
     def __get__(self, instance: object, owner: type | None = None) -> Method[R]:
         return self  # like a built-in function: makes `help` show the signature
@@ -223,6 +224,10 @@ class RowMap(Map[P, Array]):
 
 class Loss(Operation[P, R]):
     """An operation that reduces to a loss and has a gradient with respect to its first argument."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(all="ignore"):  # infinities and NaN are answers here
+            return super().__call__(*args, **kwargs)
 
     def __init__(self, door: Callable[P, BoundLoss[R]]) -> None:
         super().__init__(door)

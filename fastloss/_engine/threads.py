@@ -15,9 +15,10 @@ from types import TracebackType
 
 
 class _Chosen(threading.local):
-    """By `num_threads`, in this thread."""
+    """By the `num_threads` contexts that this thread is in, the innermost last."""
 
-    here: int | None = None
+    def __init__(self) -> None:
+        self.contexts: list[int] = []
 
 
 _chosen = _Chosen()
@@ -26,12 +27,14 @@ _process: int | None = None  # by `set_num_threads`
 
 def count() -> int:
     """Threads to use, in this thread."""
-    return _chosen.here or _process or _default()[0]
+    if _chosen.contexts:
+        return _chosen.contexts[-1]
+    return _process or _default()[0]
 
 
 def source() -> str:
     """Where that number comes from."""
-    if _chosen.here:
+    if _chosen.contexts:
         return "fastloss.num_threads"
     return "fastloss.set_num_threads" if _process else _default()[1]
 
@@ -93,16 +96,14 @@ class num_threads:
 
     def __init__(self, n: int) -> None:
         self._n = _checked(n, "n")
-        self._before: list[int | None] = []
 
     def __enter__(self) -> None:
-        self._before.append(_chosen.here)
-        _chosen.here = self._n
+        _chosen.contexts.append(self._n)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _chosen.here = self._before.pop()
+        _chosen.contexts.pop()
 
 
 def _checked(n: int, name: str) -> int:

@@ -136,7 +136,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from fastloss._engine import threads
+
     try:
+        try:
+            threads.count()
+        except ValueError as error:  # FASTLOSS_NUM_THREADS
+            raise BadInputError(str(error)) from None
         if arguments.command == "score":
             from fastloss.cli.score import run_score
 

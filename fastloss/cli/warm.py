@@ -14,7 +14,7 @@ def run_warmup(*, dtypes: tuple[str, ...], ops: tuple[str, ...] | None, as_json:
     start = time.perf_counter()
     try:
         compiled = runtime.warmup(dtypes, ops)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise BadInputError(str(error)) from None
     seconds = time.perf_counter() - start
     kept = cache.describe()
@@ -22,4 +22,4 @@ def run_warmup(*, dtypes: tuple[str, ...], ops: tuple[str, ...] | None, as_json:
         print(json.dumps({"compiled": compiled, "seconds": round(seconds, 3), "cache": kept}))
         return
     where = f"kept in {kept['path']}" if kept["path"] else f"not kept: {kept['state']}"
-    print(f"{compiled} kernels compiled in {seconds:.1f} s, {where}")
+    print(f"{compiled} compilations in {seconds:.1f} s, {where}")
