@@ -22,6 +22,7 @@ import pytest
 
 import fastloss as fl
 from fastloss import reference
+from fastloss._engine import threads
 from fastloss._engine.loss import Operation
 
 PACKAGE = Path(fl.__file__).parent
@@ -82,7 +83,8 @@ def test_docstring_has_every_section(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", fl.__all__)
-def test_doctests_run(name: str) -> None:
+def test_doctests_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_process", None)  # which an example sets; put back at the end
     finder = doctest.DocTestFinder(recurse=False)
     tests = [t for t in finder.find(getattr(fl, name), name, globs={}) if t.examples]
     assert tests, "a docstring without an example"
