@@ -32,9 +32,14 @@ from fastloss._engine.jit import Kernel
 # elements; and what a task costs beside its own.
 WORTHWHILE = 1 << 15
 TASK = 512
+# Elements below which the caller is done before a sleeping thread of ours is up: its waking costs 50 us.
+POOLED = 1 << 19
 # Elements that a worker goes through in one launch, or one task if that is more: some milliseconds of
 # contiguous rows, a tenth of a second of the slowest layout.
 LAUNCH = 1 << 23
+
+
+Launches = list[tuple[int, int]]  # first and last + 1 of their tasks
 
 
 class _Warming(threading.local):
@@ -79,6 +84,10 @@ def run(
     `kind` is the character of the compute type, that of the arguments.
     """
     step = max(1, LAUNCH // max(1, size)) * count
+    if count > 1 and tasks * size >= POOLED and not _may_launch():
+        launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
+        _run_on_pool(_twin(kernel, False, kind, args), count, launches, args)
+        return
     for first in range(0, tasks, step):
         last = min(first + step, tasks)
         if count > 1:
@@ -94,11 +103,8 @@ def _launch(
 ) -> None:
     """One launch on several workers."""
     state = _state
-    if not _may_launch():
-        _run_on_pool(_twin(kernel, False, kind, args), count, (first, last, *args))
-        return
-    twin = _twin(kernel, True, kind, args)
-    if state.launching.acquire(blocking=False):
+    twin = _twin(kernel, True, kind, args) if _may_launch() else None
+    if twin is not None and state.launching.acquire(blocking=False):
         try:
             if layer_is_safe():  # as it was before the twin was compiled
                 twin(0, count, count, first, last, *args)
@@ -138,10 +144,13 @@ class Warming:
 
 # ---- the package's own threads --------------------------------------------------------------
 class _Share:
-    """What one worker does, done once, by whichever thread comes first."""
+    """What one worker does in every launch, done once, by whichever thread comes first."""
 
-    def __init__(self, work: Callable[..., None], *args: Any) -> None:
-        self._work, self._args = work, args
+    def __init__(
+        self, twin: Callable[..., None], w: int, count: int, launches: Launches, args: tuple[Any, ...]
+    ) -> None:
+        self._twin, self._worker, self._launches, self._args = twin, (w, w + 1, count), launches, args
+        self._stop = False
         self._lock = threading.Lock()
         self._owner: int | None = None
         self._done = threading.Event()
@@ -159,7 +168,10 @@ class _Share:
     def run(self) -> None:
         if not self._taken():
             try:
-                self._work(*self._args)
+                for first, last in self._launches:
+                    if self._stop:
+                        break
+                    self._twin(*self._worker, first, last, *self._args)
             except BaseException as error:
                 self._error = error
             finally:
@@ -174,6 +186,7 @@ class _Share:
 
     def abandon(self) -> None:
         """See to it that no other thread is at it, or ever will be."""
+        self._stop = True
         if self._taken() and self._owner != threading.get_ident():
             self._done.wait()
 
@@ -197,8 +210,11 @@ def _serve(pool: SimpleQueue[_Share]) -> None:
         pool.get().run()
 
 
-def _run_on_pool(twin: Callable[..., None], count: int, args: tuple[Any, ...]) -> None:
-    shares = [_Share(twin, w, w + 1, count, *args) for w in range(count)]
+def _run_on_pool(
+    twin: Callable[..., None], count: int, launches: Launches, args: tuple[Any, ...]
+) -> None:
+    """All launches, without waiting for the other workers in between: waking a thread takes its time."""
+    shares = [_Share(twin, w, count, launches, args) for w in range(count)]
     try:
         pool = _pool()
         for share in shares[1:] if _state.serving else ():
