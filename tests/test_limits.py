@@ -86,6 +86,31 @@ except KeyboardInterrupt:
         assert (process.returncode, out) == (0, "ok\n"), err
 
 
+def test_ctrl_c_while_it_compiles() -> None:
+    """Numba may swallow one signal, so it is sent again until it is heard, and then no more."""
+    code = """
+heard = threading.Event()
+
+def interrupt():
+    while not heard.wait(0.2):
+        os.kill(os.getpid(), signal.SIGINT)
+
+killer = threading.Thread(target=interrupt)
+try:
+    killer.start()
+    fl.softmax(x)
+    print("it was not interrupted")
+except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    heard.set()
+    killer.join()
+    ours = fl.softmax(x)
+    assert np.abs(ours.sum(axis=1) - 1).max() < 1e-5 and (ours.argmax(1) == x.argmax(1)).all()
+    print("ok")
+"""
+    assert run(PROBLEM + code, FASTLOSS_CACHE="0", NUMBA_OPT="1") == "ok"
+
+
 # ---- memory ---------------------------------------------------------------------------------
 @linux
 @LAYERS

@@ -18,7 +18,6 @@ import importlib
 import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -38,7 +37,6 @@ POOLED = 1 << 19
 # contiguous rows, a tenth of a second of the slowest layout.
 LAUNCH = 1 << 23
 
-
 Launches = list[tuple[int, int]]  # first and last + 1 of their tasks
 
 
@@ -54,8 +52,8 @@ class _State:
     def __init__(self) -> None:
         self.process = os.getpid()
         self.launching = threading.RLock()
-        self.pool: SimpleQueue[_Share] | None = None
-        self.serving = 0  # threads that wait at it
+        self.hiring = threading.Lock()
+        self.pool: SimpleQueue[_Share] | None = None  # threads wait at it
         self.forked = False
         self.enough: bool | None = None  # threads for Numba's layer to start
         self.warming = _Warming()
@@ -84,34 +82,30 @@ def run(
     `kind` is the character of the compute type, that of the arguments.
     """
     step = max(1, LAUNCH // max(1, size)) * count
-    if count > 1 and tasks * size >= POOLED and not _may_launch():
-        launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
+    launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
+    may_launch = (count > 1 or _state.warming.up) and _may_launch()
+    if count > 1 and not may_launch and tasks * size >= POOLED:
         _run_on_pool(_twin(kernel, False, kind, args), count, launches, args)
         return
-    for first in range(0, tasks, step):
-        last = min(first + step, tasks)
-        if count > 1:
-            _launch(kernel, count, kind, first, last, args)
-            continue
-        if _state.warming.up and _may_launch():
-            _twin(kernel, True, kind, args)
-        _twin(kernel, False, kind, args)(0, 1, 1, first, last, *args)
+    parallel = _twin(kernel, True, kind, args) if may_launch else None
+    for first, last in launches:
+        if count == 1 or parallel is None or not _launched(parallel, count, first, last, args):
+            _twin(kernel, False, kind, args)(0, count, count, first, last, *args)
 
 
-def _launch(
-    kernel: Kernel, count: int, kind: str, first: int, last: int, args: tuple[Any, ...]
-) -> None:
-    """One launch on several workers."""
-    state = _state
-    twin = _twin(kernel, True, kind, args) if _may_launch() else None
-    if twin is not None and state.launching.acquire(blocking=False):
-        try:
-            if layer_is_safe():  # as it was before the twin was compiled
-                twin(0, count, count, first, last, *args)
-                return
-        finally:
-            state.launching.release()
-    _twin(kernel, False, kind, args)(0, count, count, first, last, *args)
+def _launched(
+    twin: Callable[..., None], count: int, first: int, last: int, args: tuple[Any, ...]
+) -> bool:
+    """Whether the twin could be launched without waiting, and was."""
+    if not _state.launching.acquire(blocking=False):
+        return False
+    try:
+        if not layer_is_safe():  # another thread has started another one since
+            return False
+        twin(0, count, count, first, last, *args)
+        return True
+    finally:
+        _state.launching.release()
 
 
 def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> Callable[..., None]:
@@ -122,14 +116,45 @@ def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> C
                 "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
                 "(fastloss.reference has the same names in plain NumPy)"
             )
-        # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
-        with global_compiler_lock:
-            ready = kernel.parallel if parallel else kernel.serial
-            if (parallel, kind) not in kernel.ready:
-                index = numba.types.intp
-                cache.compile_for(ready, (*[index] * 5, numba.typeof(args)))
-                kernel.ready[parallel, kind] = ready
+        _undisturbed(lambda: _compile(kernel, parallel, kind, args))
+        ready = kernel.ready[parallel, kind]
     return ready
+
+
+def _compile(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> None:
+    # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
+    with global_compiler_lock:
+        twin = kernel.parallel if parallel else kernel.serial
+        if (parallel, kind) not in kernel.ready:
+            index = numba.types.intp
+            cache.compile_for(twin, (*[index] * 5, numba.typeof(args)))
+            kernel.ready[parallel, kind] = twin
+
+
+def _undisturbed(work: Callable[[], None]) -> None:
+    """Run `work` where no signal is answered, that is not in the main thread, which waits and answers them:
+    Numba, stopped half way, may never compile again.
+    """
+    if threading.current_thread() is not threading.main_thread() or global_compiler_lock.is_locked():
+        return work()  # is_locked: by this thread
+    done, errors = threading.Event(), []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            done.set()
+
+    try:
+        threading.Thread(target=run, name="fastloss-compile").start()
+    except (RuntimeError, MemoryError):  # no more threads can be had, or Python is on its way out
+        return work()
+    done.wait()
+    if errors:
+        raise errors[0]
+    return None
 
 
 class Warming:
@@ -191,18 +216,24 @@ class _Share:
             self._done.wait()
 
 
-def _pool() -> SimpleQueue[_Share]:
-    """Where threads of ours wait for shares. Its `put` may be interrupted by a signal handler that comes
-    here too, which `ThreadPoolExecutor.submit` may not.
+def _pool() -> SimpleQueue[_Share] | None:
+    """Where threads of ours wait for shares, if they do. Its `put` may be interrupted by a signal handler
+    that comes here too, which `ThreadPoolExecutor.submit` may not.
     """
-    pool = _state.pool
-    if pool is None:
-        pool = _state.pool = SimpleQueue()
-        with suppress(RuntimeError, MemoryError):  # no more threads can be had: the caller does the rest
-            for k in range(threads.available() - 1):
+    state = _state
+    if state.process != os.getpid():  # forked behind Python's back: the threads are not here
+        return None
+    if state.pool is None and state.hiring.acquire(blocking=False):
+        try:
+            pool: SimpleQueue[_Share] = SimpleQueue()
+            for k in range(threads.available() - 1 if state.pool is None else 0):
                 threading.Thread(target=_serve, args=(pool,), name=f"fastloss-{k}", daemon=True).start()
-                _state.serving += 1
-    return pool
+                state.pool = pool
+        except (RuntimeError, MemoryError):  # no more threads can be had: the caller does the rest
+            pass
+        finally:
+            state.hiring.release()
+    return state.pool
 
 
 def _serve(pool: SimpleQueue[_Share]) -> None:
@@ -217,8 +248,9 @@ def _run_on_pool(
     shares = [_Share(twin, w, count, launches, args) for w in range(count)]
     try:
         pool = _pool()
-        for share in shares[1:] if _state.serving else ():
-            pool.put(share)
+        if pool is not None:
+            for share in shares[1:]:
+                pool.put(share)
         for share in shares:
             share.finish()
     except BaseException:
