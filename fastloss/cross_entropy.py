@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, leaves, rows, twofold
+from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
 from fastloss._engine.arrays import Array
-from fastloss._engine.jit import inline, kernel
+from fastloss._engine.elementary import exp_nonpositive, log1p
+from fastloss._engine.jit import inline, kernel, leaf
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
-from fastloss._engine.vector import cast, fence
+from fastloss._engine.vector import LANES, cast, fence, itemsize, part, view, wide
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -30,7 +30,7 @@ def row_loss(
     cancels before anything is rounded; a term that smoothing leaves out is not formed, since its
     zero times an infinite logit would be NaN.
     """
-    log_s = math.log1p(r)
+    log_s = log1p(r)
     loss = 0.0
     if smoothing < 1.0:
         loss += (1.0 - smoothing) * w_t * ((m - x_t) * inv + log_s)
@@ -48,13 +48,19 @@ def target_slope(
     """
     p, rest = rows.odds(leaves.LOGITS, m, r)
     if x_t != m:
-        p *= math.exp((x_t - m) * inv)
+        p *= exp_nonpositive((x_t - m) * inv)
         rest = 1.0 - p
     pull = (1.0 - smoothing) * w_t * rest
     if smoothing == 0.0:
         return -pull, abs(pull)
     even = smoothing / columns
     return even * (mass * p - w_t) - pull, even * (abs(mass) * p + abs(w_t)) + abs(pull)
+
+
+@inline
+def pull_of(w_t: float, smoothing: float, mass: float, columns: int) -> float:
+    """sum(q), w_t and mass being over the denominator: what multiplies the probabilities."""
+    return (1.0 - smoothing) * w_t + smoothing / columns * mass
 
 
 @inline
@@ -130,7 +136,7 @@ def cross_entropy_rows(
             continue
         # Divided before they are multiplied: the quotients are of ordinary size.
         w_t, even = w_t / denominator, smoothing / columns
-        total = (1.0 - smoothing) * w_t + even * (mass / denominator)
+        total = pull_of(w_t, smoothing, mass / denominator, columns)
         pull = cast(share * np.float64(inv) * total, inv)
         if wanted == HVP:
             rows.finish(
@@ -167,6 +173,113 @@ def cross_entropy_rows(
                     y, cast(share * np.float64(inv) * slope, inv), cast(size, inv), extra,
                     to, og, streamed,
                 )
+    if streamed:
+        fence()
+
+
+# What it keeps of each row of a batch.
+TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT = (across.OWN + k for k in range(6))
+
+
+@leaf
+def losses_across(
+    m: Array, r: Array, x_t: Array, w_t: Array, loss: Array, mass: float, inv: Any, columns: int
+) -> None:
+    wide()
+    for k in range(LANES):
+        loss[k] = row_loss(
+            np.float64(m[k]), r[k], 0.0, mass, x_t[k], np.float64(inv), w_t[k], 0.0, columns
+        )
+
+
+@leaf
+def slopes_across(
+    m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, exact: Array,
+    mass: float, denominator: float, inv: Any, columns: int,
+) -> None:
+    wide()
+    for k in range(LANES):
+        w = w_t[k] / denominator
+        rate = share[k] * np.float64(inv)
+        pull[k] = np.float64(cast(rate * pull_of(w, 0.0, mass / denominator, columns), inv))
+        exact[k] = rate * target_slope(
+            np.float64(m[k]), r[k], mass / denominator, x_t[k], np.float64(inv), w, 0.0, columns
+        )[0]
+
+
+@kernel
+def cross_entropy_across(
+    w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    x: int, xg_at: int, targets: Array, weight: Array, mass: float, sample_weight: Array, losses: Array,
+    wanted: int, denominator: float, out: int, og_at: int, streamed: int,
+) -> None:
+    """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
+    time.
+    """
+    inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
+    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
+    mine = work + w * stride
+    scratch, b = across.flat_of(mine, size), itemsize(inv)
+    short = columns <= across.SHORT
+    for task in blocks.share(w, workers, first, last):
+        i, count, rest = across.batch(task, inner, size)
+        row = blocks.row_address(x, xg, i)
+        to = blocks.row_address(out, og, i)
+        x_t, w_t = view(mine + TARGET * size * 8, size, 0.0), view(mine + WEIGHT * size * 8, size, 0.0)
+        share, loss = view(mine + SHARE * size * 8, size, 0.0), view(mine + LOSS * size * 8, size, 0.0)
+        exact = view(mine + EXACT * size * 8, size, 0.0)
+        if not short:  # before any gradient is written over it
+            for k in range(count):
+                y = max(targets[i + k], 0)
+                x_t[k] = blocks.element(row + k * across.neighbour(xg), xg, y, scratch, inv)
+        at, step = across.walk(
+            row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+        )
+        for k in range(count):
+            y = max(targets[i + k], 0)
+            if short:
+                x_t[k] = view(at + y * step + k * b, 1, inv)[0]
+            w_t[k] = weight[y] if weight.size else 1.0
+            share[k] = sample_weight[i + k] if sample_weight.size else 1.0
+        for k in range(0, size, LANES):
+            m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+            losses_across(
+                m, r, part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
+            )
+            if wanted:
+                slopes_across(
+                    m, r, part(x_t, k), part(w_t, k), part(share, k),
+                    across.slot(mine, PULL, size, k, 0.0), part(exact, k), mass, denominator, inv, columns,
+                )
+        for k in range(count):
+            losses[i + k] = loss[k] if targets[i + k] >= 0 else 0.0
+        if not wanted:
+            continue
+        if short:
+            tile = across.make_short(at, step, columns, size, mine, inv, rows.SCALE, PULL)
+            for k in range(count):
+                y = targets[i + k]
+                if y < 0 or denominator == 0.0:
+                    for j in range(columns):
+                        view(tile + (j * size + k) * b, 1, inv)[0] = cast(0.0, inv)
+                else:
+                    view(tile + (y * size + k) * b, 1, inv)[0] = cast(exact[k], inv)
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+            continue
+        across.finish_long(
+            row, xg, columns, count, rest, mine, at, inv, maxima[w], rows.SCALE,
+            across.slot(mine, PULL, size, 0, 0.0), to, og, streamed,
+        )
+        one = view(scratch, 1, inv)
+        for k in range(count):
+            y = targets[i + k]
+            there = to + k * across.neighbour(og)
+            if y < 0 or denominator == 0.0:
+                blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og)
+            else:
+                one[0] = cast(exact[k], inv)
+                blocks.put(one, 1, there, og, y, 0)
     if streamed:
         fence()
 
@@ -327,16 +440,24 @@ class _CrossEntropy(_Targets):
             places[1] = arrays.address(weight), arrays.rows_of(weight, (0,), dtype)
         (x_at, xl), (t_at, tl), (to, lies), (to_hess, hess_lies) = places
         inv, none = rows.reciprocal(self.temperature, dtype), arrays.NONE[dtype]
-        plan = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
-        plan.run(
+        each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
+        streamed = 0 if out is None or result is None else blocks.streamed(result, x)
+        divisor = self._divisor() if wanted else 1.0
+        if not smooth and wanted in (NOTHING, GRAD):
+            plan = across.plan_of(xl, lies if wanted else None, inv, dtype)
+            if plan is not None:
+                plan.run(
+                    cross_entropy_across,
+                    x_at, xl.geometry, self.targets, none if weight is None else weight, mass, each, losses,
+                    wanted, divisor, to, lies.geometry, streamed,
+                )
+                return losses
+        rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING).run(
             cross_entropy_rows,
             x_at, xl.geometry, self.targets, np.empty(xl.rows, dtype),
             none if weight is None else weight, mass,
-            none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False),
-            self.smoothing, self.temperature, losses,
-            wanted, self._divisor() if wanted else 1.0, t_at, tl.geometry, companion,
-            to, lies.geometry, to_hess, hess_lies.geometry,
-            0 if out is None or result is None else blocks.streamed(result, x),
+            each, self.smoothing, self.temperature, losses, wanted, divisor, t_at, tl.geometry, companion,
+            to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
         return losses
 

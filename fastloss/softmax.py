@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, leaves, pointwise, rows
+from fastloss._engine import across, arrays, blocks, leaves, pointwise, rows
 from fastloss._engine.arrays import Array, Axis
-from fastloss._engine.elementary import exp_nonpositive, log1p_unit
-from fastloss._engine.jit import inline, kernel
+from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
+from fastloss._engine.jit import inline, kernel, leaf
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
-from fastloss._engine.vector import cast, fence
+from fastloss._engine.vector import LANES, cast, fence, wide
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
 
@@ -98,13 +97,74 @@ def reduce_rows(
             elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
                 result = m
             else:
-                result = m + math.log1p(r)
+                result = m + log1p(r)
             if columns <= blocks.BLOCK:
                 result = rows.sum_where_terms_cancel(
                     blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
                     companion, work + w * stride, m, r, result,
                 )
             out[i] = cast(result, inv)
+
+
+SUM = -1  # of `map_across`: the logarithm of each row's sum of exponentials, to `out` as an array
+
+
+@leaf
+def sums_across(m: Array, r: Array, sums: Array) -> None:
+    wide()
+    for k in range(LANES):
+        top = np.float64(m[k])
+        # r says nothing where m is infinite; m is no NaN there, nor is any of the row
+        sums[k] = top if abs(top) == np.inf else top + log1p(r[k])
+
+
+@kernel
+def map_across(
+    w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    x: int, xg_at: int, per_row: Array, mode: int, sums: Array, out: int, og_at: int, streamed: int,
+) -> None:
+    """What `map_rows` makes by SCALE, with b = per_row[i], and by LOG, and `reduce_rows` without
+    tangents, for LANES rows at a time.
+    """
+    inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
+    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
+    mine = work + w * stride
+    own, nearby = across.OWN, across.neighbour(xg)
+    for task in blocks.share(w, workers, first, last):
+        i, count, rest = across.batch(task, inner, size)
+        row = blocks.row_address(x, xg, i)
+        at, step = across.walk(
+            row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+        )
+        for k in range(0, size, LANES):
+            m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+            by = across.slot(mine, own, size, k, 0.0)
+            if mode == SUM:
+                sums_across(m, r, by)
+                for q in range(min(LANES, count - k)):
+                    if columns <= blocks.BLOCK and rows.CANCELLED * abs(by[q]) < abs(m[q]):
+                        by[q] = rows.sum_where_terms_cancel(
+                            row + (k + q) * nearby, xg, columns, inv, row, xg, rows.ALONE,
+                            across.flat_of(mine, size), np.float64(m[q]), r[q], by[q],
+                        )
+                    sums[i + k + q] = cast(by[q], inv)
+            else:
+                for q in range(LANES):
+                    by[q] = per_row[i + k + q] if per_row.size and k + q < count else 1.0
+        if mode == SUM:
+            continue
+        to = blocks.row_address(out, og, i)
+        if columns <= across.SHORT:
+            tile = across.make_short(at, step, columns, size, mine, inv, mode, own)
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+        else:
+            across.finish_long(
+                row, xg, columns, count, rest, mine, at, inv, maxima[w], mode,
+                across.slot(mine, own, size, 0, 0.0), to, og, streamed,
+            )
+    if streamed:
+        fence()
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------
@@ -139,7 +199,7 @@ class _Rows:
         """One result for each element of x, by `map_rows`."""
         result = arrays.output(out, self.x.shape, self.dtype)
         if result.size:
-            x, t, streamed = self.x, beside, 0
+            x, t, streamed, plan = self.x, beside, 0, None
             if out is not None:
                 x = arrays.apart(x, result)
                 t = t if t is None else arrays.apart(t, result)
@@ -151,15 +211,21 @@ class _Rows:
                 target, to = arrays.destination(result, self.axes, self.compute)
             at = lies = arrays.address(x)
             tl, companion = xl, rows.ALONE
+            each = arrays.NONE[self.compute] if per_row is None else per_row
             if t is not None:
                 t, tl = arrays.operand(t, self.axes, self.compute)
                 lies, companion = arrays.address(t), rows.TANGENTS
-            rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=mode != rows.LOG).run(
-                map_rows,
-                holds, at, xl.geometry, lies, tl.geometry, companion,
-                arrays.NONE[self.compute] if per_row is None else per_row,
-                mode, a, b, g, self.temperature, arrays.address(target), to.geometry, streamed,
-            )
+            elif plan := across.plan_of(xl, to, self.inv, self.compute):
+                plan.run(
+                    map_across, at, xl.geometry, each, mode, each, arrays.address(target), to.geometry,
+                    streamed,
+                )
+            if not plan:
+                rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=mode != rows.LOG).run(
+                    map_rows,
+                    holds, at, xl.geometry, lies, tl.geometry, companion, each,
+                    mode, a, b, g, self.temperature, arrays.address(target), to.geometry, streamed,
+                )
             if target is not result:
                 arrays.write_back(result, self.axes, target)
         return result if out is not None or result.ndim else result[()]
@@ -175,13 +241,18 @@ class _Rows:
             own[...] = -np.inf if beside is None else 0.0
         elif xl.rows:
             at = lies = arrays.address(x)
-            tl, companion = xl, rows.ALONE
+            tl, companion, plan = xl, rows.ALONE, None
             if beside is not None:
                 t, tl = arrays.operand(beside, self.axes, self.dtype)
                 lies, companion = arrays.address(t), rows.TANGENTS
-            rows.plan_of(xl.rows, xl.columns, self.inv, self.dtype, exponentials=False).run(
-                reduce_rows, at, xl.geometry, lies, tl.geometry, companion, own
-            )
+            elif plan := across.plan_of(xl, None, self.inv, self.dtype):
+                plan.run(
+                    map_across, at, xl.geometry, arrays.NONE[self.dtype], SUM, own, at, xl.geometry, 0
+                )
+            if not plan:
+                rows.plan_of(xl.rows, xl.columns, self.inv, self.dtype, exponentials=False).run(
+                    reduce_rows, at, xl.geometry, lies, tl.geometry, companion, own
+                )
         result = own.reshape(shape)
         if out is not None:
             out[...] = result

@@ -23,7 +23,7 @@ Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 # A geometry: type code, 1 if byte-swapped, bytes from column to column, 1 if a row lies contiguous,
 # aligned and in the compute type; then the number of row dimensions, their sizes, their strides.
-CODE, SWAP, STRIDE, DIRECT, RANK = 0, 1, 2, 3, 4
+CODE, SWAP, STRIDE, DIRECT, PLAIN, RANK = 0, 1, 2, 3, 4, 5
 CODES = {
     name: code
     for code, name in enumerate(
@@ -142,9 +142,12 @@ def _layout(
         step = dtype.itemsize
     rows = _merged([(n, s) for a, (n, s) in enumerate(zip(shape, strides, strict=True)) if a not in axes])
     sizes, steps = [n for n, _ in rows] or [1], [s for _, s in rows] or [0]
-    direct = dtype == compute and dtype.isnative and aligned and step == dtype.itemsize
+    plain = dtype == compute and dtype.isnative and aligned
     geometry = np.array(
-        [CODES[dtype.str[1:]], not dtype.isnative, step, direct, len(sizes), *sizes, *steps],
+        [
+            CODES[dtype.str[1:]], not dtype.isnative, step, plain and step == dtype.itemsize, plain,
+            len(sizes), *sizes, *steps,
+        ],
         dtype=np.int64,
     )
     n = math.prod(shape[a] for a in range(len(shape)) if a not in axes)
@@ -358,17 +361,19 @@ def class_targets(
     if classes == 0:
         raise ValueError(f"{of} of shape {shape} have no classes along axis {axis}")
     own = np.array(given, dtype=given.dtype.newbyteorder("="), order="C").reshape(-1)
-    counted = own != ignore_index
-    wrong = counted & ((own < 0) | (own >= classes))
-    if wrong.any():
-        first = int(wrong.argmax())
-        where = tuple(int(i) for i in np.unravel_index(first, expected))
-        raise IndexError(
-            f"targets{list(where) if where else ''} is {own[first]}, out of range for "
-            f"{classes} classes (0 to {classes - 1}, or ignore_index={ignore_index})"
-        )
+    inside = not own.size or bool(own.min() >= 0 and own.max() < classes)
+    if not inside:
+        wrong = (own != ignore_index) & ((own < 0) | (own >= classes))
+        if wrong.any():
+            first = int(wrong.argmax())
+            where = tuple(int(i) for i in np.unravel_index(first, expected))
+            raise IndexError(
+                f"targets{list(where) if where else ''} is {own[first]}, out of range for "
+                f"{classes} classes (0 to {classes - 1}, or ignore_index={ignore_index})"
+            )
     checked = own.astype(np.int64, copy=False)
-    checked[~counted] = -1
+    if not inside or 0 <= ignore_index < classes:
+        checked[own == ignore_index] = -1
     return checked
 
 

@@ -148,3 +148,35 @@ def _log1p_unit(u: Any) -> Any:
     if u == types.float32:
         return lambda u: _log1p_32(u)
     return lambda u: _log1p_64(u)
+
+
+# log(1 + r) = k ln 2 + log(1 + f) for 1 + r = 2**k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2); then, with
+# z = f / (2 + f), log(1 + f) = 2 atanh(z), its series after the first term being the minimax polynomial of
+# the C library of Sun Microsystems ("fdlibm", s_log1p.c; 2**-58.45).
+_LN2_64 = (6.93147180369123816490e-01, 1.90821492927058770002e-10)
+_LOG_64 = (
+    6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+    2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+    1.479819860510658591e-01,
+)  # fmt: skip
+_HALVES = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
+
+
+@inline
+def log1p(r: Any) -> Any:
+    """log(1 + r) of a float64 r >= 0 or NaN, within an ulp."""
+    u = 1.0 + r
+    k = (bits(u) - _HALVES) >> _SHIFT_64
+    small = k == 0
+    # What u = 1 + r has lost, as a share of u; nothing is lost where f is r itself.
+    lost = (1.0 - (u - r) if u > 2.0 else r - (u - 1.0)) / u
+    f = r if small else from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
+    n = np.float64(k)
+    z = f / (2.0 + f)
+    q = z * z
+    p = _LOG_64[6]
+    for c in (5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _LOG_64[c])
+    half = 0.5 * f * f
+    tail = z * (half + q * p) + (0.0 if small else n * _LN2_64[1] + lost)
+    return n * _LN2_64[0] - ((half - tail) - f)

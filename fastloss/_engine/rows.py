@@ -36,6 +36,7 @@ from fastloss._engine.blocks import (
     padded,
     put,
 )
+from fastloss._engine.elementary import exp_nonpositive, log1p
 from fastloss._engine.jit import Kernel, inline, leaf
 from fastloss._engine.leaves import (
     LOG_PROBS,
@@ -141,7 +142,7 @@ def walk(
         if grown:
             m = maximum(m, top)
             if holds == LOGITS:
-                factor = math.exp(np.float64((old - m) * inv))
+                factor = exp_nonpositive(np.float64((old - m) * inv))
                 s *= factor
                 r_low *= factor
                 if companion == TANGENTS:
@@ -239,7 +240,7 @@ def odds(holds: int, m: float, r: float) -> Any:
 def power(a: float, b: float, inv: float) -> float:
     """exp((a - b) inv) for finite a <= b, as if the difference were not rounded; by rule elsewhere."""
     d = a - b
-    e = math.exp(d * inv)
+    e = exp_nonpositive(d * inv)
     if e > 0.0 and b < np.inf:
         back = a - d
         e += e * (((a - (d + back)) + (back - b)) * inv)
@@ -266,7 +267,7 @@ def finish(
         buffer(work, O_BLOCK, inv), buffer(work, E, inv),
     )
     s = mass(holds, m, r)
-    top, log_s, rest = cast(m, inv), cast(math.log1p(r), inv), cast(r / s, inv)
+    top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
     seen = cast(np.nan, inv)
     p_of_e = zero
     for j in range(j0, j1, BLOCK):

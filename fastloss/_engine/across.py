@@ -1,0 +1,548 @@
+"""The walk of `rows`, across rows: LANES rows at a time, lane k being row k.
+
+It is for rows that lie side by side (softmax along axis 0, or along the channels of an image), whose
+elements would otherwise be fetched one cache line each, and for rows too short to fill vectors, which are
+transposed in L1 first. Every sum is made in the order that `rows.walk` and `leaves` make it in (element
+j of a block belongs to partial sum j mod LANES, and those fold by halves), so a row has the same bits
+whoever walks it, and which walk a call takes is a matter of speed alone.
+
+A batch is `size` rows, a multiple of LANES: many where rows are short, else LANES. Its tile of one block of
+columns lies where the array is, or in scratch, column j at `step` bytes times j.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastloss._engine import launch, rows, transpose, twofold
+from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
+from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
+from fastloss._engine.elementary import exp_nonpositive, log1p
+from fastloss._engine.jit import Kernel, inline, leaf
+from fastloss._engine.leaves import LOGITS
+from fastloss._engine.vector import (
+    LANES,
+    cast,
+    fence,
+    itemsize,
+    lanes,
+    maximum,
+    outlined,
+    prefetch,
+    store,
+    stream,
+    view,
+    wide,
+)
+
+# Columns up to which a batch of rows lies whole in L1, with its exponentials.
+SHORT = 128
+
+# ---- scratch of a worker --------------------------------------------------------------------
+# Arrays of `size` numbers of eight bytes at most. Of the compute type: the largest of a block, the running
+# maximum m, what a block is measured from (m, or 0 while that is -inf), the maximum where a block has
+# raised it (else NaN, which equals nothing), ties with it, results' factor.
+TOP, M, ORIGIN, PEAK, TIES, FACTOR = 0, 1, 2, 3, 4, 5
+# Of float64: `rows.R` and what rounding took from it, and the sum before this block.
+R, LOW, BASE = 6, 7, 8
+# For the kernels' own use, and the total.
+OWN, SLOTS = 9, 15
+
+
+@inline
+def slot(work: int, which: int, size: int, k: int, like: Any) -> Any:
+    """LANES numbers of an array of the batch, from row k on."""
+    return view(work + which * size * 8 + k * itemsize(like), LANES, like)
+
+
+@inline
+def sums_of(work: int, size: int) -> int:
+    """LANES by LANES partial sums."""
+    return work + SLOTS * size * 8
+
+
+@inline
+def geometry_of(work: int, size: int) -> int:
+    """A geometry of rows' elements in one column."""
+    return sums_of(work, size) + LANES * LANES * 8
+
+
+@inline
+def flat_of(work: int, size: int) -> int:
+    """Rows of a batch, one after the other, or blocks for `rows.sum_where_terms_cancel`."""
+    return geometry_of(work, size) + 64
+
+
+def tile_length(columns: int, size: int) -> int:
+    """Numbers of a tile with the columns that fill its last block."""
+    return (-(-columns // 16) * 16 if columns <= SHORT else BLOCK) * size
+
+
+def flat_length(columns: int, size: int) -> int:
+    return max(4 * BLOCK, (columns * size if columns <= SHORT else 0) + 16)
+
+
+# In compiled code.
+_tile_length, _flat_length = inline(tile_length), inline(flat_length)
+
+
+def batch_size(columns: int) -> int:
+    """Rows of a batch."""
+    return LANES * max(1, BLOCK // (LANES * columns))
+
+
+# ---- leaves ---------------------------------------------------------------------------------
+@leaf
+def largest_across(at: int, step: int, n: int, top: Array) -> None:
+    """top[k] = the largest of row k in n columns, NaN if any is."""
+    wide()
+    m = lanes(top[0])
+    q = view(at, LANES, top[0])
+    for k in range(LANES):
+        m[k] = q[k]
+    for j in range(1, n):
+        q = view(at + j * step, LANES, top[0])
+        for k in range(LANES):
+            m[k] = maximum(m[k], q[k])
+    store(m, top)
+
+
+@leaf
+def raise_maxima(
+    top: Array, m: Array, origin: Array, peak: Array, r: Array, low: Array, base: Array, inv: Any
+) -> None:
+    """What `rows.walk` does between a block's maximum and its exponentials."""
+    wide()
+    for k in range(LANES):
+        old = m[k]
+        grown = not top[k] <= old
+        new = maximum(old, top[k]) if grown else old
+        factor = exp_nonpositive(np.float64((old - new) * inv))
+        s = 0.0 if old == -np.inf else 1.0 + r[k]
+        base[k] = s * factor if grown else r[k]
+        low[k] = low[k] * factor if grown else low[k]
+        m[k] = new
+        origin[k] = cast(0.0, inv) if new == -np.inf else new
+        peak[k] = new if grown else cast(np.nan, inv)
+
+
+@leaf
+def exp_across(
+    at: int, step: int, n: int, ahead: int, origin: Array, peak: Array, inv: Any,
+    sums: int, ties: Array, e: int, e_step: int, keep: int,
+) -> None:
+    """sums[j mod LANES] += exp((x_j - origin) inv), without those at the peak, which ties count."""
+    wide()
+    one, zero = cast(1.0, inv), cast(0.0, inv)
+    row = LANES * itemsize(inv)
+    count = lanes(inv)
+    for j in range(n):
+        q = view(at + j * step, LANES, inv)
+        prefetch(view(at + j * step + ahead, LANES, inv), 0)
+        v, w = lanes(inv), lanes(inv)
+        for k in range(LANES):
+            v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
+            tied = q[k] == peak[k]
+            w[k] = zero if tied else v[k]
+            count[k] += one if tied else zero
+        if keep:
+            store(v, view(e + j * e_step, LANES, inv))
+        to = view(sums + j % LANES * row, LANES, inv)
+        if j >= LANES:
+            for k in range(LANES):
+                w[k] += to[k]
+        store(w, to)
+    store(count, ties)
+
+
+@leaf
+def fold_across(sums: int, n: int, like: Any) -> None:
+    """The first of n partial sums becomes the sum of all, by halves as `vector.fold` adds them."""
+    wide()
+    row = LANES * itemsize(like)
+    width = LANES
+    while width > 1:
+        width //= 2
+        for j in range(min(width, n - width)):
+            a, b = view(sums + j * row, LANES, like), view(sums + (j + width) * row, LANES, like)
+            v = lanes(like)
+            for k in range(LANES):
+                v[k] = a[k] + b[k]
+            store(v, a)
+
+
+@leaf
+def settle(
+    total: Array, ties: Array, peak: Array, base: Array, m: Array, r: Array, low: Array
+) -> None:
+    """What `rows.walk` does after a block's exponentials."""
+    wide()
+    one, zero = cast(1.0, m[0]), cast(0.0, m[0])
+    for k in range(LANES):
+        extra = ties[k] - one if peak[k] == peak[k] else zero
+        s, lost = twofold.two_sum(base[k], np.float64(total[k] + extra))
+        r[k] = np.nan if m[k] == np.inf else s
+        low[k] += lost
+
+
+@leaf
+def scale_across(e: int, step: int, n: int, factor: Array, o: int, o_step: int) -> None:
+    """o = factor e."""
+    wide()
+    for j in range(n):
+        q = view(e + j * step, LANES, factor[0])
+        v = lanes(factor[0])
+        for k in range(LANES):
+            v[k] = q[k] * factor[k]
+        store(v, view(o + j * o_step, LANES, factor[0]))
+
+
+@leaf
+def exp_scale_across(
+    at: int, step: int, n: int, ahead: int, origin: Array, inv: Any, factor: Array,
+    o: int, o_step: int, streamed: int,
+) -> None:
+    """o = factor exp((x - origin) inv); past the cache where `streamed`, to whole cache lines."""
+    wide()
+    for j in range(n):
+        q = view(at + j * step, LANES, inv)
+        prefetch(view(at + j * step + ahead, LANES, inv), 0)
+        v = lanes(inv)
+        for k in range(LANES):
+            v[k] = exp_nonpositive((q[k] - origin[k]) * inv) * factor[k]
+        if streamed:
+            stream(v, o + j * o_step, LANES * itemsize(inv) // 64)
+        else:
+            store(v, view(o + j * o_step, LANES, inv))
+
+
+@leaf
+def shift_across(
+    at: int, step: int, n: int, m: Array, inv: Any, log_s: Array, o: int, o_step: int, streamed: int
+) -> None:
+    """o = (x - m) inv - log s."""
+    wide()
+    for j in range(n):
+        q = view(at + j * step, LANES, inv)
+        v = lanes(inv)
+        for k in range(LANES):
+            v[k] = (q[k] - m[k]) * inv - log_s[k]
+        if streamed:
+            stream(v, o + j * o_step, LANES * itemsize(inv) // 64)
+        else:
+            store(v, view(o + j * o_step, LANES, inv))
+
+
+# ---- tiles in and out -----------------------------------------------------------------------
+@inline
+def neighbour(g: Array) -> Any:
+    """Bytes from a row to the next within a run."""
+    return g[RANK + 2 * g[RANK]]
+
+
+@inline
+def lies_across(g: Array, n: int, size: int, like: Any) -> bool:
+    """Whether n rows of a batch of `size` can be used where they lie, column by column."""
+    return bool(g[PLAIN] != 0 and neighbour(g) == itemsize(like) and n == size)
+
+
+@inline
+def lies_flat(g: Array, columns: int) -> bool:
+    """Whether rows lie one after the other."""
+    return neighbour(g) == columns * g[STRIDE]
+
+
+@leaf
+def column_geometry(g: Array, at: int, like: Any) -> Any:
+    """The geometry of rows' elements in one column, written to `at`."""
+    own = view(at, 5, np.int64(0))
+    step = neighbour(g)
+    own[CODE], own[SWAP], own[STRIDE] = g[CODE], g[SWAP], step
+    own[DIRECT] = g[PLAIN] if step == itemsize(like) else 0
+    own[PLAIN] = g[PLAIN]
+    return own
+
+
+@leaf
+def fetch(
+    at: int, g: Array, columns: int, j0: int, n: int, count: int, size: int, rest: int,
+    tile: int, work: int, like: Any,
+) -> Any:
+    """(address, bytes from column to column) of columns j0 to j0 + n - 1 of `count` rows from `at` on, in
+    the compute type; `rest` rows follow them.
+    """
+    outlined()
+    if lies_across(g, count, size, like):
+        return at + j0 * g[STRIDE], g[STRIDE]
+    b = itemsize(like)
+    if columns <= SHORT and lies_flat(g, columns):
+        flat = flat_of(work, size)
+        if g[DIRECT] and count == size and rest * columns * b >= 64:
+            flat = at
+        else:
+            load(at, g, count * columns, view(flat, count * columns, like))
+        transpose.to_columns(flat, columns, size, tile, like)
+    else:
+        own = column_geometry(g, geometry_of(work, size), like)
+        for j in range(n):
+            load(at + (j0 + j) * g[STRIDE], own, count, view(tile + j * size * b, count, like))
+    return tile, size * b
+
+
+@leaf
+def deliver(
+    tile: int, columns: int, j0: int, n: int, count: int, size: int, work: int, out: int, g: Array,
+    streamed: int, like: Any,
+) -> None:
+    """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows."""
+    outlined()
+    if columns <= SHORT and lies_flat(g, columns):
+        flat = flat_of(work, size)
+        transpose.to_rows(tile, columns, size, flat, like)
+        put(view(flat, count * columns, like), count * columns, out, g, 0, streamed)
+        return
+    own = column_geometry(g, geometry_of(work, size), like)
+    for j in range(n):
+        to = out + (j0 + j) * g[STRIDE]
+        put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, 0)
+
+
+# ---- the walk -------------------------------------------------------------------------------
+@leaf
+def step_across(
+    at: int, step: int, n: int, ahead: int, work: int, size: int, k: int, inv: Any,
+    e: int, e_step: int, keep: int,
+) -> None:
+    """LANES rows of a batch, from its row k on, take in a block of n columns."""
+    outlined()
+    m, top = slot(work, M, size, k, inv), slot(work, TOP, size, k, inv)
+    origin, peak = slot(work, ORIGIN, size, k, inv), slot(work, PEAK, size, k, inv)
+    ties, sums = slot(work, TIES, size, k, inv), sums_of(work, size)
+    r, low = slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
+    base = slot(work, BASE, size, k, 0.0)
+    largest_across(at, step, n, top)
+    raise_maxima(top, m, origin, peak, r, low, base, inv)
+    exp_across(at, step, n, ahead, origin, peak, inv, sums, ties, e, e_step, keep)
+    fold_across(sums, min(n, LANES), inv)
+    settle(view(sums, LANES, inv), ties, peak, base, m, r, low)
+
+
+@leaf
+def begin(work: int, size: int, k: int, like: Any) -> None:
+    """LANES rows that have seen nothing."""
+    wide()
+    m, r, low = slot(work, M, size, k, like), slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
+    for i in range(LANES):
+        m[i], r[i], low[i] = cast(-np.inf, like), 0.0, 0.0
+
+
+@leaf
+def end(work: int, size: int, k: int) -> None:
+    """What rounding took from R goes back into it."""
+    wide()
+    r, low = slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
+    for i in range(LANES):
+        r[i] = r[i] + low[i] if abs(r[i]) < np.inf else r[i]
+
+
+@leaf
+def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, inv: Any) -> None:
+    """M and R of every row of a batch of short rows, and its exponentials."""
+    outlined()
+    b = itemsize(inv)
+    for k in range(0, size, LANES):
+        begin(work, size, k, inv)
+        step_across(at + k * b, step, columns, 0, work, size, k, inv, e + k * b, size * b, 1)
+        end(work, size, k)
+
+
+@leaf
+def walk_long(
+    row: int, g: Array, columns: int, count: int, rest: int, work: int, tile: int, inv: Any,
+    maxima: Array, parts: Array,
+) -> None:
+    """M and R of LANES rows; maxima[b, k] = the maximum that block b of row k saw."""
+    outlined()
+    many = segments(columns)
+    m, r = slot(work, M, LANES, 0, inv), slot(work, R, LANES, 0, 0.0)
+    for q in range(many):
+        begin(work, LANES, 0, inv)
+        for j in range(q * SEGMENT, min((q + 1) * SEGMENT, columns), BLOCK):
+            n = min(BLOCK, columns - j)
+            at, step = fetch(row, g, columns, j, n, count, LANES, rest, tile, work, inv)
+            ahead = BLOCK * step if at != tile and j + 2 * BLOCK <= columns else 0
+            step_across(at, step, n, ahead, work, LANES, 0, inv, tile, 0, 0)
+            store(m, maxima[j // BLOCK])
+        end(work, LANES, 0)
+        for k in range(LANES):
+            parts[k * many + q, rows.M], parts[k * many + q, rows.R] = m[k], r[k]
+    for k in range(count):
+        mk, r[k], _, _, _, _ = rows.merged(parts, k * many, many, LOGITS, rows.ALONE, inv)
+        m[k] = cast(mk, inv)
+
+
+# ---- results --------------------------------------------------------------------------------
+@leaf
+def block_factors(
+    seen: Array, m: Array, r: Array, by: Array, origin: Array, factor: Array, inv: Any
+) -> None:
+    """factor = `by` / s for exponentials made under the maximum that a block had seen."""
+    wide()
+    for k in range(LANES):
+        mj = seen[k]
+        s = rows.mass(LOGITS, np.float64(m[k]), r[k])
+        c = rows.power(np.float64(mj), np.float64(m[k]), np.float64(inv)) / s
+        factor[k] = cast(c * by[k], inv)
+        origin[k] = cast(0.0, inv) if mj == -np.inf else mj
+
+
+@leaf
+def finish_long(
+    row: int, g: Array, columns: int, count: int, rest: int, work: int, tile: int, inv: Any,
+    maxima: Array, mode: int, by: Array, out: int, og: Array, streamed: int,
+) -> None:
+    """Columns of results for LANES rows: `by` times the softmax, or the log-softmax."""
+    outlined()
+    m, r = slot(work, M, LANES, 0, inv), slot(work, R, LANES, 0, 0.0)
+    origin, factor = slot(work, ORIGIN, LANES, 0, inv), slot(work, FACTOR, LANES, 0, inv)
+    b = itemsize(inv)
+    there = lies_across(og, count, LANES, inv)
+    past = int(streamed and there and (out | og[STRIDE]) & 63 == 0)
+    if mode == rows.LOG:
+        logarithms(r, factor, inv)
+    for j in range(0, columns, BLOCK):
+        n = min(BLOCK, columns - j)
+        at, step = fetch(row, g, columns, j, n, count, LANES, rest, tile, work, inv)
+        to, to_step = (out + j * og[STRIDE], og[STRIDE]) if there else (tile, LANES * b)
+        ahead = 64 * step if at != tile and j + 2 * BLOCK <= columns else 0
+        if mode == rows.LOG:
+            shift_across(at, step, n, m, inv, factor, to, to_step, past)
+        else:
+            block_factors(maxima[j // BLOCK], m, r, by, origin, factor, inv)
+            exp_scale_across(at, step, n, ahead, origin, inv, factor, to, to_step, past)
+        if not there:
+            deliver(tile, columns, j, n, count, LANES, work, out, og, 0, inv)
+    if past:
+        fence()
+
+
+# ---- what a kernel calls --------------------------------------------------------------------
+@inline
+def batch(task: int, inner: int, size: int) -> Any:
+    """(first row, rows, rows that follow in the run) of a batch; runs are `inner` rows long."""
+    per_run = (inner + size - 1) // size
+    at = task % per_run * size
+    count = min(size, inner - at)
+    return task // per_run * inner + at, count, inner - at - count
+
+
+@inline
+def tile_of(work: int, columns: int, size: int, like: Any) -> Any:
+    """(the tile, the exponentials) in a worker's scratch."""
+    at = flat_of(work, size) + _flat_length(columns, size) * itemsize(like)
+    return at, at + _tile_length(columns, size) * itemsize(like)
+
+
+@leaf
+def walk(
+    row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, inv: Any,
+    maxima: Array, parts: Array,
+) -> Any:
+    """M and R of the rows of a batch; (address, step) of its tile where rows are short."""
+    outlined()
+    tile, e = tile_of(work, columns, size, inv)
+    if columns > SHORT:
+        walk_long(row, g, columns, count, rest, work, tile, inv, maxima, parts)
+        return tile, 0
+    at, step = fetch(row, g, columns, 0, columns, count, size, rest, tile, work, inv)
+    walk_short(at, step, columns, size, work, e, inv)
+    return at, step
+
+
+@leaf
+def probability_factors(m: Array, r: Array, by: Array, factor: Array, inv: Any) -> None:
+    """factor = `by` / s."""
+    wide()
+    for k in range(LANES):
+        factor[k] = cast(1.0 / rows.mass(LOGITS, np.float64(m[k]), r[k]) * by[k], inv)
+
+
+@leaf
+def logarithms(r: Array, factor: Array, inv: Any) -> None:
+    """factor = log s."""
+    wide()
+    for k in range(LANES):
+        factor[k] = cast(log1p(r[k]), inv)
+
+
+@leaf
+def make_short(
+    at: int, step: int, columns: int, size: int, work: int, inv: Any, mode: int, by: int
+) -> int:
+    """A tile of results for short rows: by `rows.SCALE`, slot `by` times the softmax; by `rows.LOG` its
+    logarithm.
+    """
+    outlined()
+    tile, e = tile_of(work, columns, size, inv)
+    b = itemsize(inv)
+    for k in range(0, size, LANES):
+        m, r = slot(work, M, size, k, inv), slot(work, R, size, k, 0.0)
+        factor = slot(work, FACTOR, size, k, inv)
+        if mode == rows.LOG:
+            logarithms(r, factor, inv)
+            shift_across(at + k * b, step, columns, m, inv, factor, tile + k * b, size * b, 0)
+        else:
+            probability_factors(m, r, slot(work, by, size, k, 0.0), factor, inv)
+            scale_across(e + k * b, size * b, columns, factor, tile + k * b, size * b)
+    return int(tile)
+
+
+# ---- the plan of a call ---------------------------------------------------------------------
+# Columns up to which LANES rows are short enough to wait for when Ctrl-C comes.
+LONGEST = launch.LAUNCH // 4
+
+
+def run_of(lies: Layout) -> tuple[int, int]:
+    """Rows that lie at one distance from each other, and that distance in bytes."""
+    rank = lies.memory[RANK]
+    return int(lies.memory[RANK + rank]), int(lies.memory[RANK + 2 * rank])
+
+
+class Plan:
+    """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
+    are not short a number for each block and STATE for each segment of LANES rows.
+    """
+
+    def __init__(self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any]) -> None:
+        self._type = dtype.char
+        short = columns <= SHORT
+        size = min(batch_size(columns), -(-inner // LANES) * LANES) if short else LANES
+        self._tasks = n // inner * -(-inner // size), size * columns
+        self._workers = launch.workers(n * columns, self._tasks[0])
+        numbers = flat_length(columns, size) + (2 if short else 1) * tile_length(columns, size)
+        room = (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize
+        self._scratch = Scratch(self._workers, room)
+        blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
+        maxima = np.empty((self._workers, blocks_, LANES), dtype)
+        parts = np.empty((self._workers, LANES * segments_, rows.STATE))
+        self._args = (
+            columns, inner, size, self._scratch.address, self._scratch.stride, rate, maxima, parts
+        )
+
+    def run(self, kernel: Kernel, *args: Any) -> None:
+        launch.run(kernel, self._workers, self._type, *self._tasks, (*self._args, *args))
+
+
+def plan_of(
+    x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]
+) -> Plan | None:
+    """A plan where rows are short, or lie nearer to each other than their own elements do."""
+    inner, apart = run_of(x)
+    if out is not None:
+        inner = min(inner, run_of(out)[0])
+    near = apart == 0 or abs(apart) < abs(int(x.memory[STRIDE]))
+    if inner < LANES or not (1 < x.columns <= SHORT or (near and x.columns <= LONGEST)):
+        return None
+    return Plan(x.rows, x.columns, inner, rate, dtype)
