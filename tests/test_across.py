@@ -1,0 +1,162 @@
+"""A row's bits do not depend on which walk it meets: along the row, or across LANES rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mpmath
+import numba
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss._engine import across, elementary, transpose
+
+Rng = np.random.Generator
+# Columns about the ends of registers, of what is transposed, of blocks and of segments.
+COLUMNS = (2, 3, 4, 5, 8, 10, 16, 17, 31, 32, 33, 64, 127, 128, 129, 1000, 1024, 1025, 33_000)
+LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "rows": lambda x: x,
+    "columns": np.asfortranarray,
+    "upside down": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "strided": lambda x: np.repeat(np.repeat(x, 2, 0), 3, 1)[::2, ::3],
+    "swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+    "unaligned": lambda x: _unaligned(x),
+    "swapped columns": lambda x: np.asfortranarray(x.astype(x.dtype.newbyteorder())),
+}  # fmt: skip
+
+
+def _unaligned(x: np.ndarray) -> np.ndarray:
+    y = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    y[...] = x
+    return y
+
+
+def _logits(rng: Rng, columns: int, dtype: type) -> np.ndarray:
+    """Rows with ties, with -inf here, there and everywhere, with +inf, with NaN; not a multiple of LANES."""
+    n = 70 if columns < 2000 else 34
+    x = rng.normal(0, 6, (n, columns)).astype(dtype)
+    x[: n // 2] = np.round(x[: n // 2])
+    x[1:9][rng.random((8, columns)) < 0.5] = -np.inf
+    x[9:12, : columns // 2 + 1] = -np.inf
+    x[12] = -np.inf
+    x[13, rng.integers(columns)] = np.inf
+    x[14, rng.integers(columns)] = np.nan
+    return x
+
+
+@pytest.mark.parametrize("columns", COLUMNS)
+def test_bits_are_those_of_the_walk_along_rows(
+    columns: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = _logits(rng, columns, dtype)
+    n = len(x)
+    y = rng.integers(columns, size=n)
+    y[::7] = -100
+    weight, sample_weight = rng.random(columns), rng.random(n)
+    calls: dict[str, Callable[[np.ndarray], Any]] = {
+        "softmax": lambda x: fl.softmax(x, temperature=0.7),
+        "log_softmax": fl.log_softmax,
+        "logsumexp": fl.logsumexp,
+        "logsumexp.vjp": lambda x: fl.logsumexp.vjp(x, sample_weight),
+        "cross_entropy": lambda x: fl.cross_entropy(x, y, reduction="none", temperature=3.0),
+        "value_and_grad": lambda x: fl.cross_entropy.value_and_grad(
+            x, y, weight=weight, sample_weight=sample_weight
+        )[1],
+        "axis 0": lambda x: fl.softmax(x.T, axis=0),
+        "into columns": lambda x: fl.softmax(x, out=np.empty((columns, n), dtype).T),
+        "in place": lambda x: fl.softmax(z := x.astype(dtype, order="K"), out=z),
+        "gradient in place": lambda x: fl.cross_entropy.grad(z := x.astype(dtype, order="K"), y, out=z),
+    }
+    plan_of, walks = across.plan_of, []
+
+    def counted(*args: Any) -> Any:
+        walks.append(plan := plan_of(*args))
+        return plan
+
+    for name, call in calls.items():
+        monkeypatch.setattr(across, "plan_of", lambda *_: None)
+        expected = call(x)
+        monkeypatch.setattr(across, "plan_of", counted)
+        for layout, lay in LAYOUTS.items():
+            z = lay(x)
+            assert np.array_equal(z, x, equal_nan=True)
+            got = call(z)
+            assert np.array_equal(got, expected, equal_nan=True), (name, layout)
+            finite = ~np.isnan(expected)
+            assert np.array_equal(np.signbit(got[finite]), np.signbit(expected[finite])), (name, layout)
+    met = [walk for walk in walks if walk is not None]
+    assert len(met) >= len(calls) * (len(LAYOUTS) if columns <= across.SHORT else 2)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 21, 200])
+def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
+    """(N, V, H, W): classes in the middle, runs of rows that are no multiple of LANES."""
+    x = rng.normal(0, 3, (3, columns, 7, 11)).astype(dtype)
+    y = rng.integers(columns, size=(3, 7, 11))
+    last = np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    assert np.array_equal(fl.softmax(x, axis=1), np.moveaxis(fl.softmax(last), -1, 1))
+    assert np.array_equal(fl.logsumexp(x, axis=1), fl.logsumexp(last))
+    loss, grad = fl.cross_entropy.value_and_grad(x, y, axis=1)
+    there, expected = fl.cross_entropy.value_and_grad(last, y)
+    assert loss == there
+    assert np.array_equal(grad, np.moveaxis(expected, -1, 1))
+
+
+@pytest.mark.parametrize("n", [32, 33, 64, 97])
+def test_any_number_of_rows(n: int, dtype: type, rng: Rng) -> None:
+    """Rows of a batch that is not full are written, and nothing beyond them."""
+    for columns in (2, 10, 40):
+        x = rng.normal(0, 3, (n, columns)).astype(dtype)
+        memory = np.full((n + 64) * columns, 7, dtype)
+        out = memory[32 * columns : (32 + n) * columns].reshape(n, columns)
+        fl.softmax(x, out=out)
+        alone = np.concatenate([fl.softmax(x[i : i + 1]) for i in range(n)])
+        assert np.array_equal(out, alone)
+        assert (memory[: 32 * columns] == 7).all()
+        assert (memory[(32 + n) * columns :] == 7).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 128])
+def test_transposing(length: int, dtype: type, rng: Rng) -> None:
+    count, line = 64, 64 // np.dtype(dtype).itemsize
+    x = rng.random(count * length + line).astype(dtype)
+    columns = np.empty((-(-length // line) * line, count), dtype)
+    back = np.empty_like(x)
+    _to_columns(x.ctypes.data, length, count, columns.ctypes.data, dtype(0))
+    _to_rows(columns.ctypes.data, length, count, back.ctypes.data, dtype(0))
+    rows = x[: count * length].reshape(count, length)
+    assert np.array_equal(columns[:length], rows.T)
+    assert np.array_equal(back[: count * length].reshape(count, length), rows)
+
+
+@numba.njit
+def _to_columns(rows: int, length: int, count: int, columns: int, like: Any) -> None:
+    transpose.to_columns(rows, length, count, columns, like)
+
+
+@numba.njit
+def _to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> None:
+    transpose.to_rows(columns, length, count, rows, like)
+
+
+def test_log1p(rng: Rng) -> None:
+    """Within an ulp of mpmath's, from subnormal numbers to 1e300."""
+    edges = [0.0, 5e-324, 1e-310, 2.0**-53, 2**0.5 - 1, 1.0, 2 * 2**0.5 - 1, 2.0**53, 1e300]
+    near = [np.nextafter(e, to) for e in edges for to in (0.0, np.inf)]
+    x = np.array([*edges, *near, *rng.uniform(0, 3, 2000), *10.0 ** rng.uniform(-20, 12, 2000)])
+    y = _log1p(np.append(x, np.nan))
+    assert np.isnan(y[-1])
+    with mpmath.workprec(120):
+        for each, got in zip(x, y, strict=False):
+            truth = mpmath.log1p(mpmath.mpf(float(each)))
+            assert abs(mpmath.mpf(float(got)) - truth) <= float(np.spacing(float(truth))), each
+
+
+@numba.njit(error_model="numpy")
+def _log1p(x: Any) -> Any:
+    y = np.empty_like(x)
+    for k in range(x.size):
+        y[k] = elementary.log1p(x[k])
+    return y
