@@ -307,7 +307,7 @@ class _Targets:
         self.reduction = arrays.reduction_of(reduction)
         self.weight = arrays.class_weights(weight, self.classes, self.dtype)
         self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.dtype)
-        self.targets = arrays.class_targets(
+        self.targets, self.counted = arrays.class_targets(
             targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
         )
         if self.sample_weight is not None:
@@ -344,7 +344,7 @@ class _Targets:
     def denominator(self) -> float:
         """What the mean divides by."""
         if self.weight is None and self.sample_weight is None:
-            return float(np.count_nonzero(self.targets >= 0))
+            return float(self.counted)
         return float(self.row_weights().sum())
 
 
@@ -465,6 +465,8 @@ class _CrossEntropy(_Targets):
         """What the derivatives are divided by; 0 where they are to be exactly 0."""
         if self.reduction == "mean":
             return self.denominator
+        if self.weight is None and self.sample_weight is None:
+            return 1.0 if self.counted else 0.0
         share = self.row_weights()
         if self.smoothing > 0.0 and self.weight is not None and self.weight.any():
             share = (self.targets >= 0) * (
@@ -488,10 +490,10 @@ class _NegativeLogLikelihood(_Targets):
         super().__init__(
             log_probs, "log_probs", targets, axis, weight, None, ignore_index, reduction
         )
-        self.counted = self.targets >= 0
+        self.counts = self.targets >= 0
         # One index a row, any valid one where the row is ignored.
         self.index = np.expand_dims(
-            np.where(self.counted, self.targets, 0).reshape(self.shape), self.axis
+            np.where(self.counts, self.targets, 0).reshape(self.shape), self.axis
         )
 
     def value(self) -> Any:
@@ -499,7 +501,7 @@ class _NegativeLogLikelihood(_Targets):
         losses = -taken.astype(np.float64)
         if self.weight is not None:
             losses *= self.weight[self.targets]
-        losses[~self.counted] = 0.0
+        losses[~self.counts] = 0.0
         return self.reduce(losses)
 
     def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
@@ -508,7 +510,7 @@ class _NegativeLogLikelihood(_Targets):
         share = self.row_weights()
         if self.reduction == "mean":
             share = share / self.denominator if self.denominator != 0.0 else share * 0.0
-        slopes = np.where(self.counted, -share, 0.0).reshape(self.index.shape).astype(self.dtype)
+        slopes = np.where(self.counts, -share, 0.0).reshape(self.index.shape).astype(self.dtype)
         grad[...] = 0
         np.put_along_axis(grad, self.index, slopes, self.axis)
         return value, grad

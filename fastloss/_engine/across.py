@@ -251,7 +251,7 @@ def lies_across(g: Array, n: int, size: int, like: Any) -> bool:
 @inline
 def lies_flat(g: Array, columns: int) -> bool:
     """Whether rows lie one after the other."""
-    return neighbour(g) == columns * g[STRIDE]
+    return bool(neighbour(g) == columns * g[STRIDE])
 
 
 @leaf
@@ -504,12 +504,6 @@ def make_short(
 LONGEST = launch.LAUNCH // 4
 
 
-def run_of(lies: Layout) -> tuple[int, int]:
-    """Rows that lie at one distance from each other, and that distance in bytes."""
-    rank = lies.memory[RANK]
-    return int(lies.memory[RANK + rank]), int(lies.memory[RANK + 2 * rank])
-
-
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
     are not short a number for each block and STATE for each segment of LANES rows.
@@ -539,10 +533,8 @@ def plan_of(
     x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]
 ) -> Plan | None:
     """A plan where rows are short, or lie nearer to each other than their own elements do."""
-    inner, apart = run_of(x)
-    if out is not None:
-        inner = min(inner, run_of(out)[0])
-    near = apart == 0 or abs(apart) < abs(int(x.memory[STRIDE]))
+    inner = x.run if out is None else min(x.run, out.run)
+    near = x.apart == 0 or abs(x.apart) < abs(x.step)
     if inner < LANES or not (1 < x.columns <= SHORT or (near and x.columns <= LONGEST)):
         return None
     return Plan(x.rows, x.columns, inner, rate, dtype)

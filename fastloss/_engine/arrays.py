@@ -49,6 +49,9 @@ class Layout(NamedTuple):
 
     rows: int
     columns: int
+    step: int  # bytes from column to column
+    run: int  # rows at one distance from each other
+    apart: int  # that distance in bytes
     geometry: int  # its address, in
     memory: NDArray[np.int64]
 
@@ -151,7 +154,8 @@ def _layout(
         dtype=np.int64,
     )
     n = math.prod(shape[a] for a in range(len(shape)) if a not in axes)
-    return Layout(n, math.prod(shape[a] for a in axes), address(geometry), geometry)
+    length = math.prod(shape[a] for a in axes)
+    return Layout(n, length, step, sizes[-1], steps[-1], address(geometry), geometry)
 
 
 def _merged(dims: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -324,8 +328,9 @@ def reduction_of(value: str) -> str:
 # ---- targets and weights --------------------------------------------------------------------
 def class_targets(
     targets: ArrayLike, shape: tuple[int, ...], axis: int, ignore_index: int, of: str
-) -> NDArray[np.int64]:
-    """A private int64 copy of class-index targets, range-checked, -1 where a row is ignored.
+) -> tuple[NDArray[np.int64], int]:
+    """A private int64 copy of class-index targets, range-checked, -1 where a row is ignored; and how many
+    are not.
 
     The copy is taken first and checked after, so that what was checked is what is used, even while
     another thread writes to `targets`.
@@ -371,10 +376,12 @@ def class_targets(
                 f"targets{list(where) if where else ''} is {own[first]}, out of range for "
                 f"{classes} classes (0 to {classes - 1}, or ignore_index={ignore_index})"
             )
-    checked = own.astype(np.int64, copy=False)
+    checked, counted = own.astype(np.int64, copy=False), own.size
     if not inside or 0 <= ignore_index < classes:
-        checked[own == ignore_index] = -1
-    return checked
+        ignored = own == ignore_index
+        checked[ignored] = -1
+        counted -= int(np.count_nonzero(ignored))
+    return checked, counted
 
 
 def class_weights(weight: ArrayLike | None, classes: int, dtype: DTypeLike) -> Array | None:

@@ -81,6 +81,9 @@ def run(
 
     `kind` is the character of the compute type, that of the arguments.
     """
+    if count == 1 and tasks * size <= LAUNCH and not _state.warming.up:
+        _twin(kernel, False, kind, args)(0, 1, 1, 0, tasks, *args)
+        return
     step = max(1, LAUNCH // max(1, size)) * count
     launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
     may_launch = (count > 1 or _state.warming.up) and _may_launch()

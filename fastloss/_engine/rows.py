@@ -240,7 +240,7 @@ def odds(holds: int, m: float, r: float) -> Any:
 def power(a: float, b: float, inv: float) -> float:
     """exp((a - b) inv) for finite a <= b, as if the difference were not rounded; by rule elsewhere."""
     d = a - b
-    e = exp_nonpositive(d * inv)
+    e: float = exp_nonpositive(d * inv)
     if e > 0.0 and b < np.inf:
         back = a - d
         e += e * (((a - (d + back)) + (back - b)) * inv)
