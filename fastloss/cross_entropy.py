@@ -189,11 +189,12 @@ class _Targets:
         self.x = arrays.real(logits, name)
         self.axis = arrays.axis_of(axis, self.x.ndim, name)
         self.dtype = arrays.result_type(self.x)
+        self.row_dtype = arrays.upcast(self.dtype)
         self.shape = arrays.without(self.x.shape, (self.axis,))
         self.classes = self.x.shape[self.axis]
         self.reduction = arrays.reduction_of(reduction)
-        self.weight = arrays.class_weights(weight, self.classes, self.dtype)
-        self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.dtype)
+        self.weight = arrays.class_weights(weight, self.classes, self.row_dtype)
+        self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.row_dtype)
         self.targets = arrays.class_targets(
             targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
         )
@@ -218,14 +219,14 @@ class _Targets:
         if self.sample_weight is not None:
             losses *= self.sample_weight
         if self.reduction == "none":
-            result = losses.astype(self.dtype).reshape(self.shape)
+            result = losses.astype(self.row_dtype).reshape(self.shape)
             return result if result.ndim else result[()]
         total = losses.sum()
         if self.reduction == "mean":
             # No row that counts, or none of any weight: 0/0, whatever the logits.
             denominator = self.denominator
             total = total / denominator if denominator != 0.0 else np.nan
-        return self.dtype.type(total)
+        return self.row_dtype.type(total)
 
     @cached_property
     def denominator(self) -> float:

@@ -117,6 +117,7 @@ class _Rows:
         self.axes = arrays.axes_of(axis, self.x.ndim, "x")
         self.temperature = arrays.positive(temperature, "temperature")
         self.dtype = arrays.result_type(self.x)
+        self.row_dtype = arrays.upcast(self.dtype)
         self.compute = rows.compute_type(self.dtype, self.temperature)
         self.inv = rows.reciprocal(self.temperature, self.compute)
         self.out = out
@@ -135,9 +136,10 @@ class _Rows:
         a: float = 0.0,
         b: float = 0.0,
         g: float = 0.0,
+        dtype: np.dtype[Any] | None = None,
     ) -> Any:
-        """One result for each element of x, by `map_rows`."""
-        result = arrays.output(out, self.x.shape, self.dtype)
+        """One result for each element of x, of its type (or another), by `map_rows`."""
+        result = arrays.output(out, self.x.shape, dtype or self.dtype)
         if result.size:
             x, t, streamed = self.x, beside, 0
             if out is not None:
@@ -168,18 +170,18 @@ class _Rows:
         """One result for each row of x, by `reduce_rows`."""
         shape = self.row_shape(keepdims)
         if out is not None:
-            arrays.output(out, shape, self.dtype)
-        x, xl = arrays.operand(self.x, self.axes, self.dtype)
-        own = np.empty(xl.rows, self.dtype)
+            arrays.output(out, shape, self.row_dtype)
+        x, xl = arrays.operand(self.x, self.axes, self.row_dtype)
+        own = np.empty(xl.rows, self.row_dtype)
         if not xl.columns:
             own[...] = -np.inf if beside is None else 0.0
         elif xl.rows:
             at = lies = arrays.address(x)
             tl, companion = xl, rows.ALONE
             if beside is not None:
-                t, tl = arrays.operand(beside, self.axes, self.dtype)
+                t, tl = arrays.operand(beside, self.axes, self.row_dtype)
                 lies, companion = arrays.address(t), rows.TANGENTS
-            rows.plan_of(xl.rows, xl.columns, self.inv, self.dtype, exponentials=False).run(
+            rows.plan_of(xl.rows, xl.columns, self.inv, self.row_dtype, exponentials=False).run(
                 reduce_rows, at, xl.geometry, lies, tl.geometry, companion, own
             )
         result = own.reshape(shape)
@@ -228,7 +230,7 @@ class _Softmax(_Rows):
         """Softmax with the class axis last; jacobian's."""
         requested: Any = self.axis
         axis = arrays.axis_of(requested, self.x.ndim, "x")
-        p: Array = self.map(None, rows.SCALE, b=1.0)
+        p: Array = self.map(None, rows.SCALE, b=1.0, dtype=self.row_dtype)
         return np.moveaxis(p, axis, -1)
 
 
@@ -282,7 +284,7 @@ class _LogSumExp(_Rows):
             arrays.real(cotangent, "cotangent"), self.row_shape(self.keepdims), "cotangent",
             "the result",
         )
-        per_row = np.array(u, dtype=self.dtype, order="C").reshape(-1)
+        per_row = arrays.converted(u, self.row_dtype).reshape(-1)
         return self.map(out, rows.SCALE, b=1.0, per_row=per_row)
 
 

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine.arrays import CODE, CODES, DIRECT, RANK, STRIDE, SWAP, Array, address
-from fastloss._engine.jit import inline, leaf
+from fastloss._engine.half import (
+    bfloat16_of_float,
+    float16_of_float,
+    float_of_bfloat16,
+    float_of_float16,
+)
+from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.vector import (
     LANES,
     bits,
@@ -21,9 +27,13 @@ from fastloss._engine.vector import (
     cast,
     from_bits,
     itemsize,
+    lanes,
     outlined,
+    part,
     peek,
     poke,
+    prefetch,
+    store,
     stream,
     view,
     wide,
@@ -31,13 +41,17 @@ from fastloss._engine.vector import (
 
 BLOCK = 1024  # elements of a block: two of them and their exponentials stay in L1
 SEGMENT = 32 * BLOCK  # columns that one task walks at least
+AHEAD = 2 * BLOCK  # elements between a loop and its prefetch: hides DRAM behind the exponentials
 STREAMED = 32 << 20  # bytes of results from which they bypass the cache
 
 # Parts of a worker's scratch.
 X_BLOCK, T_BLOCK, O_BLOCK, E = 0, 1, 2, 3
 
-_F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1 = (
-    CODES[name] for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+_F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1, _F2, _BF16 = (
+    CODES[name]
+    for name in (
+        "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "f2", "bfloat16"
+    )
 )
 _i1, _i2, _i4, _i8 = np.int8(0), np.int16(0), np.int32(0), np.int64(0)
 _f4, _f8 = np.float32(0), np.float64(0)
@@ -65,6 +79,58 @@ def row_address(base: int, g: Array, i: int) -> Any:
     return base + i * g[RANK + 1 + rank]
 
 
+@inline
+def widened(h: int) -> float:
+    """Stands for the float32 of a half type that `bound` puts in its place."""
+    return np.float32(h)
+
+
+@inline
+def narrowed(x: float) -> int:
+    """Stands for the bits of a half type that `bound` puts in its place."""
+    return np.int16(x)
+
+
+def _widen(address: int, n: int, to: Array) -> None:
+    """to[:n] = n contiguous halves. Their bytes further on are asked for: no leaf sees where they lie."""
+    wide()
+    whole = n - n % LANES
+    lying = view(address, n, _i2)
+    for j in range(0, whole, LANES):
+        prefetch(lying, j + AHEAD)
+        v = lanes(to[0])
+        for k in range(LANES):
+            v[k] = widened(peek(address + 2 * (j + k), _i2))
+        store(v, part(to, j))
+    for k in range(whole, n):
+        to[k] = widened(peek(address + 2 * k, _i2))
+
+
+def _narrow(results: Array, n: int, address: int, streamed: int) -> None:
+    """Write n results as contiguous halves; where `streamed`, their whole cache lines past the cache."""
+    wide()
+    first = last = 0
+    if streamed and address % 2 == 0:
+        first = min(n, (-address & 63) // 2)
+        last = n - (n - first) % LANES
+    for j in range(first, last, LANES):
+        q = part(results, j)
+        v = lanes(_i2)
+        for k in range(LANES):
+            v[k] = narrowed(cast(q[k], _f4))
+        stream(v, address + 2 * j, 1)
+    for k in range(first):
+        poke(address + 2 * k, narrowed(cast(results[k], _f4)))
+    for k in range(last, n):
+        poke(address + 2 * k, narrowed(cast(results[k], _f4)))
+
+
+widen_float16 = leaf(bound(_widen, "widen_float16", widened=float_of_float16))
+widen_bfloat16 = leaf(bound(_widen, "widen_bfloat16", widened=float_of_bfloat16))
+narrow_float16 = leaf(bound(_narrow, "narrow_float16", narrowed=float16_of_float))
+narrow_bfloat16 = leaf(bound(_narrow, "narrow_bfloat16", narrowed=bfloat16_of_float))
+
+
 @leaf
 def load(address: int, g: Array, n: int, to: Array) -> None:
     """to[:n] = n elements of a row, whatever their type, stride, alignment and byte order."""
@@ -74,6 +140,18 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
         lying = view(address, n, to[0])
         for j in range(n):
             to[j] = lying[j]
+    elif code == _F2 and step == 2 and not swap:
+        widen_float16(address, n, to)
+    elif code == _BF16 and step == 2 and not swap:
+        widen_bfloat16(address, n, to)
+    elif code == _F2:
+        for j in range(n):
+            h = peek(address + j * step, _i2)
+            to[j] = float_of_float16(byteswap(h) if swap else h)
+    elif code == _BF16:
+        for j in range(n):
+            h = peek(address + j * step, _i2)
+            to[j] = float_of_bfloat16(byteswap(h) if swap else h)
     elif code == _F4:
         for j in range(n):
             i4 = peek(address + j * step, _i4)
@@ -159,19 +237,34 @@ def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
     return to[0]
 
 
+@inline
+def put_one(result: Any, address: int, code: int, swap: bool) -> None:
+    """Write a result to an address, in the type of an output."""
+    if code == _F2 or code == _BF16:
+        x = cast(result, _f4)
+        i2 = float16_of_float(x) if code == _F2 else bfloat16_of_float(x)
+        poke(address, byteswap(i2) if swap else i2)
+    elif code == _F4:
+        i4 = bits(cast(result, _f4))
+        poke(address, byteswap(i4) if swap else i4)
+    else:
+        i8 = bits(cast(result, _f8))
+        poke(address, byteswap(i8) if swap else i8)
+
+
 @leaf
 def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> None:
     """Write n results to a row of an output, from its column j on."""
     wide()
-    address, step, swap = row + j * g[STRIDE], g[STRIDE], g[SWAP] != 0
+    address, step, code, swap = row + j * g[STRIDE], g[STRIDE], g[CODE], g[SWAP] != 0
     if not g[DIRECT]:
-        for k in range(n):
-            if g[CODE] == _F4:
-                i4 = bits(cast(results[k], _f4))
-                poke(address + k * step, byteswap(i4) if swap else i4)
-            else:
-                i8 = bits(cast(results[k], _f8))
-                poke(address + k * step, byteswap(i8) if swap else i8)
+        if code == _F2 and step == 2 and not swap:
+            narrow_float16(results, n, address, streamed)
+        elif code == _BF16 and step == 2 and not swap:
+            narrow_bfloat16(results, n, address, streamed)
+        else:
+            for k in range(n):
+                put_one(results[k], address + k * step, code, swap)
         return
     lying = view(address, n, results[0])
     first = 0

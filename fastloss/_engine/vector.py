@@ -168,7 +168,7 @@ def lanes(tyctx: Any, like: Any) -> Any:
         block = ir.ArrayType(element, LANES)
         pointer = cgutils.alloca_once(builder, block)
         pointer.align = 64
-        builder.store(ir.Constant(block, [0.0] * LANES), pointer)
+        builder.store(ir.Constant(block, None), pointer)
         return _make_array(
             context,
             builder,
