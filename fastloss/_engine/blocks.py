@@ -18,6 +18,10 @@ from fastloss._engine.half import (
     float16_of_float,
     float_of_bfloat16,
     float_of_float16,
+    narrow_bfloat16,
+    narrow_float16,
+    widen_bfloat16,
+    widen_float16,
 )
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.vector import (
@@ -33,7 +37,6 @@ from fastloss._engine.vector import (
     peek,
     poke,
     prefetch,
-    store,
     stream,
     view,
     wide,
@@ -80,55 +83,57 @@ def row_address(base: int, g: Array, i: int) -> Any:
 
 
 @inline
-def widened(h: int) -> float:
-    """Stands for the float32 of a half type that `bound` puts in its place."""
-    return np.float32(h)
+def convert(x: Array, to: Array) -> None:
+    """Stands for the conversion of LANES elements that `bound` puts in its place."""
+
+
+def widen(address: int, n: int, to: Array) -> None:
+    """to[:n] = n >= LANES halves that lie aligned, native and contiguous. Those further on are asked for
+    here, since the leaves do not see where they lie.
+    """
+    wide()
+    lying = view(address, n, _i2)
+    for j in range(0, n - LANES + 1, LANES):
+        prefetch(lying, j + AHEAD)
+        convert(part(lying, j), part(to, j))
+    convert(part(lying, n - LANES), part(to, n - LANES))
+
+
+def narrow(results: Array, n: int, address: int, streamed: int) -> None:
+    """Write n >= LANES results as halves that lie aligned, native and contiguous; where `streamed`, the
+    cache lines that lie wholly within them past the cache.
+    """
+    wide()
+    lying = view(address, n, _i2)
+    if not streamed:
+        for j in range(0, n - LANES + 1, LANES):
+            convert(part(results, j), part(lying, j))
+        convert(part(results, n - LANES), part(lying, n - LANES))
+        return
+    first = (-address & 63) // 2
+    last = n - (n - first) % LANES
+    line = lanes(_i2)
+    for j in range(first, last, LANES):
+        convert(part(results, j), line)
+        stream(line, address + 2 * j, 1)
+    convert(part(results, 0), line)
+    for k in range(first):
+        lying[k] = line[k]
+    convert(part(results, n - LANES), line)
+    for k in range(last, n):
+        lying[k] = line[k - (n - LANES)]
+
+
+load_float16 = leaf(bound(widen, "load_float16", convert=widen_float16))
+load_bfloat16 = leaf(bound(widen, "load_bfloat16", convert=widen_bfloat16))
+put_float16 = leaf(bound(narrow, "put_float16", convert=narrow_float16))
+put_bfloat16 = leaf(bound(narrow, "put_bfloat16", convert=narrow_bfloat16))
 
 
 @inline
-def narrowed(x: float) -> int:
-    """Stands for the bits of a half type that `bound` puts in its place."""
-    return np.int16(x)
-
-
-def _widen(address: int, n: int, to: Array) -> None:
-    """to[:n] = n contiguous halves. Their bytes further on are asked for: no leaf sees where they lie."""
-    wide()
-    whole = n - n % LANES
-    lying = view(address, n, _i2)
-    for j in range(0, whole, LANES):
-        prefetch(lying, j + AHEAD)
-        v = lanes(to[0])
-        for k in range(LANES):
-            v[k] = widened(peek(address + 2 * (j + k), _i2))
-        store(v, part(to, j))
-    for k in range(whole, n):
-        to[k] = widened(peek(address + 2 * k, _i2))
-
-
-def _narrow(results: Array, n: int, address: int, streamed: int) -> None:
-    """Write n results as contiguous halves; where `streamed`, their whole cache lines past the cache."""
-    wide()
-    first = last = 0
-    if streamed and address % 2 == 0:
-        first = min(n, (-address & 63) // 2)
-        last = n - (n - first) % LANES
-    for j in range(first, last, LANES):
-        q = part(results, j)
-        v = lanes(_i2)
-        for k in range(LANES):
-            v[k] = narrowed(cast(q[k], _f4))
-        stream(v, address + 2 * j, 1)
-    for k in range(first):
-        poke(address + 2 * k, narrowed(cast(results[k], _f4)))
-    for k in range(last, n):
-        poke(address + 2 * k, narrowed(cast(results[k], _f4)))
-
-
-widen_float16 = leaf(bound(_widen, "widen_float16", widened=float_of_float16))
-widen_bfloat16 = leaf(bound(_widen, "widen_bfloat16", widened=float_of_bfloat16))
-narrow_float16 = leaf(bound(_narrow, "narrow_float16", narrowed=float16_of_float))
-narrow_bfloat16 = leaf(bound(_narrow, "narrow_bfloat16", narrowed=bfloat16_of_float))
+def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
+    """Whether n halves lie so that vectors of them can be moved."""
+    return step == 2 and not swap and address % 2 == 0 and n >= LANES
 
 
 @leaf
@@ -140,10 +145,10 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
         lying = view(address, n, to[0])
         for j in range(n):
             to[j] = lying[j]
-    elif code == _F2 and step == 2 and not swap:
-        widen_float16(address, n, to)
-    elif code == _BF16 and step == 2 and not swap:
-        widen_bfloat16(address, n, to)
+    elif code == _F2 and in_vectors(address, step, swap, n):
+        load_float16(address, n, to)
+    elif code == _BF16 and in_vectors(address, step, swap, n):
+        load_bfloat16(address, n, to)
     elif code == _F2:
         for j in range(n):
             h = peek(address + j * step, _i2)
@@ -240,7 +245,7 @@ def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
 @inline
 def put_one(result: Any, address: int, code: int, swap: bool) -> None:
     """Write a result to an address, in the type of an output."""
-    if code == _F2 or code == _BF16:
+    if code in (_F2, _BF16):
         x = cast(result, _f4)
         i2 = float16_of_float(x) if code == _F2 else bfloat16_of_float(x)
         poke(address, byteswap(i2) if swap else i2)
@@ -258,10 +263,10 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
     wide()
     address, step, code, swap = row + j * g[STRIDE], g[STRIDE], g[CODE], g[SWAP] != 0
     if not g[DIRECT]:
-        if code == _F2 and step == 2 and not swap:
-            narrow_float16(results, n, address, streamed)
-        elif code == _BF16 and step == 2 and not swap:
-            narrow_bfloat16(results, n, address, streamed)
+        if code == _F2 and in_vectors(address, step, swap, n):
+            put_float16(results, n, address, streamed)
+        elif code == _BF16 and in_vectors(address, step, swap, n):
+            put_bfloat16(results, n, address, streamed)
         else:
             for k in range(n):
                 put_one(results[k], address + k * step, code, swap)
