@@ -443,7 +443,8 @@ def cross_entropy(
     Returns
     -------
     scalar, or for "none" ndarray of the shape of `targets`
-        In nats; float32 for float32 logits, otherwise float64. Rows are summed in float64.
+        In nats; float32 for float16, bfloat16 (of ml_dtypes) and float32 logits, otherwise float64. Rows
+        are summed in float64. Derivatives have the dtype of the logits (integers: float64).
 
     Raises
     ------
@@ -466,8 +467,8 @@ def cross_entropy(
 
     The definitions are those of `torch.nn.functional.cross_entropy`, but for: gradients of ignored
     rows, and of all rows where the total weight is 0, are exactly 0; the mean is NaN wherever its
-    denominator is 0; other float arguments are converted to the type of `logits`; `sample_weight`
-    and `temperature` are additions.
+    denominator is 0; other float arguments are converted to the type of `logits` (float32 for half
+    types); `sample_weight` and `temperature` are additions.
 
     Scratch: up to 4 MB a thread, 24 bytes a row, with smoothing V numbers, and a 512th of a row of more than
     32768 columns.
@@ -535,7 +536,7 @@ def nll_loss(
     Returns
     -------
     scalar, or for "none" ndarray of the shape of `targets`
-        In nats; float32 for float32 log-probabilities, otherwise float64.
+        In nats; float32 for float16, bfloat16 and float32 log-probabilities, otherwise float64.
 
     Raises
     ------

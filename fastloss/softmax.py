@@ -337,8 +337,8 @@ def softmax(
     axis : int, tuple of int or None, default -1
         Where the probabilities sum to 1; None: over the whole array.
     temperature : float, default 1.0
-        T; a large one flattens, a small one sharpens. Logits in
-        float32 with T outside [2^-60, 2^60] are computed in float64.
+        T; a large one flattens, a small one sharpens. Logits in float32 and
+        half types with T outside [2^-60, 2^60] are computed in float64.
     out : ndarray, optional
         Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
         interrupted (Ctrl-C).
@@ -346,12 +346,12 @@ def softmax(
     Returns
     -------
     ndarray, shape of `x`
-        float32 for float32, otherwise float64.
+        Of its dtype if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
     TypeError
-        `x` is complex, object, masked, or of another type that is not real.
+        `x` is complex, object, masked, or of another type that is not real; bfloat16 is that of ml_dtypes.
     ValueError
         `temperature` is not finite and > 0; `out` has another shape or dtype, or is read-only;
         `x` is 0-d and `axis` not None.
@@ -361,7 +361,8 @@ def softmax(
     Notes
     -----
     A logit of -inf has probability exactly 0; a row of nothing else, or with NaN or +inf in it, is
-    NaN. Probabilities below the smallest normal number are 0. Scratch: up to 4 MB a thread, and a
+    NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
+    which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
     512th of a row of more than 32768 columns.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
@@ -405,7 +406,8 @@ def log_softmax(
     Returns
     -------
     ndarray, shape of `x`
-        Log-probabilities, in nats; float32 for float32, otherwise float64.
+        Log-probabilities, in nats; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise
+        float64.
 
     Raises
     ------
@@ -460,7 +462,7 @@ def logsumexp(
     Returns
     -------
     ndarray or scalar, shape of `x` without `axis`
-        In nats; float32 for float32, otherwise float64.
+        In nats; float32 for float16, bfloat16 and float32, otherwise float64.
 
     Raises
     ------
@@ -469,8 +471,8 @@ def logsumexp(
 
     Notes
     -----
-    A row of -inf gives -inf, so does an empty one; +inf gives +inf; NaN gives NaN. Scratch: 20 kB
-    a thread.
+    A row of -inf gives -inf, so does an empty one; +inf gives +inf; NaN gives NaN. `vjp` gives the dtype
+    of `x`. Scratch: 20 kB a thread.
 
     Methods: `jvp(x, tangent)`, `sum(p * t)`, of the result's shape; `vjp(x, cotangent)`, `p * u`,
     of the shape of `x`.
@@ -506,7 +508,7 @@ def softplus(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        float32 for float32, otherwise float64.
+        Of its dtype if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
@@ -551,7 +553,7 @@ def sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        In [0, 1]; float32 for float32, otherwise float64.
+        In [0, 1]; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
@@ -594,7 +596,7 @@ def log_sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        In nats; float32 for float32, otherwise float64.
+        In nats; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------

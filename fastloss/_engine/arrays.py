@@ -80,6 +80,8 @@ def as_array(value: Any, name: str) -> Array:
 def _mend(dtype: np.dtype[Any]) -> str:
     if dtype.kind == "f":
         return "float32 and float64 are supported, use .astype(np.float64)"
+    if dtype.str == "|V2" and dtype.names is None:  # what np.load makes of bfloat16
+        return "expected a real numeric array; if it holds bfloat16, use .view(ml_dtypes.bfloat16)"
     return "expected a real numeric array (float16, bfloat16, float32, float64, integers or bool)"
 
 
