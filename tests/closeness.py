@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 
@@ -59,6 +58,6 @@ def assert_close(
 
 def half_unit(size: Any, stored: np.dtype[Any]) -> Any:
     """Half a unit of the last place of numbers of a size, stored in a half type."""
-    limits = ml_dtypes.finfo(stored)
-    exponent = np.maximum(np.frexp(size)[1] - 1, limits.minexp)
-    return np.ldexp(np.longdouble(0.5), exponent - limits.nmant)
+    lowest, digits = {"float16": (-14, 10), "bfloat16": (-126, 7)}[stored.name]
+    exponent = np.maximum(np.frexp(size)[1] - 1, lowest)
+    return np.ldexp(np.longdouble(0.5), exponent - digits)
