@@ -388,7 +388,7 @@ class _NegativeLogLikelihood(_Targets):
         share = self.row_weights()
         if self.reduction == "mean":
             share = share / self.denominator if self.denominator != 0.0 else share * 0.0
-        slopes = np.where(self.counted, -share, 0.0).reshape(self.index.shape).astype(self.dtype)
+        slopes = np.where(self.counted, -share, 0.0).reshape(self.index.shape).astype(self.row_dtype)
         grad[...] = 0
         np.put_along_axis(grad, self.index, slopes, self.axis)
         return value, grad
