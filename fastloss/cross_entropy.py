@@ -302,11 +302,12 @@ class _Targets:
         self.x = arrays.real(logits, name)
         self.axis = arrays.axis_of(axis, self.x.ndim, name)
         self.dtype = arrays.result_type(self.x)
+        self.row_dtype = arrays.upcast(self.dtype)
         self.shape = arrays.without(self.x.shape, (self.axis,))
         self.classes = self.x.shape[self.axis]
         self.reduction = arrays.reduction_of(reduction)
-        self.weight = arrays.class_weights(weight, self.classes, self.dtype)
-        self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.dtype)
+        self.weight = arrays.class_weights(weight, self.classes, self.row_dtype)
+        self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.row_dtype)
         self.targets, self.counted = arrays.class_targets(
             targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
         )
@@ -331,14 +332,14 @@ class _Targets:
         if self.sample_weight is not None:
             losses *= self.sample_weight
         if self.reduction == "none":
-            result = losses.astype(self.dtype).reshape(self.shape)
+            result = losses.astype(self.row_dtype).reshape(self.shape)
             return result if result.ndim else result[()]
         total = losses.sum()
         if self.reduction == "mean":
             # No row that counts, or none of any weight: 0/0, whatever the logits.
             denominator = self.denominator
             total = total / denominator if denominator != 0.0 else np.nan
-        return self.dtype.type(total)
+        return self.row_dtype.type(total)
 
     @cached_property
     def denominator(self) -> float:
@@ -510,7 +511,7 @@ class _NegativeLogLikelihood(_Targets):
         share = self.row_weights()
         if self.reduction == "mean":
             share = share / self.denominator if self.denominator != 0.0 else share * 0.0
-        slopes = np.where(self.counts, -share, 0.0).reshape(self.index.shape).astype(self.dtype)
+        slopes = np.where(self.counts, -share, 0.0).reshape(self.index.shape).astype(self.row_dtype)
         grad[...] = 0
         np.put_along_axis(grad, self.index, slopes, self.axis)
         return value, grad
@@ -565,7 +566,8 @@ def cross_entropy(
     Returns
     -------
     scalar, or for "none" ndarray of the shape of `targets`
-        In nats; float32 for float32 logits, otherwise float64. Rows are summed in float64.
+        In nats; float32 for float16, bfloat16 (of ml_dtypes) and float32 logits, otherwise float64. Rows
+        are summed in float64. Derivatives have the dtype of the logits (integers: float64).
 
     Raises
     ------
@@ -588,8 +590,8 @@ def cross_entropy(
 
     The definitions are those of `torch.nn.functional.cross_entropy`, but for: gradients of ignored
     rows, and of all rows where the total weight is 0, are exactly 0; the mean is NaN wherever its
-    denominator is 0; other float arguments are converted to the type of `logits`; `sample_weight`
-    and `temperature` are additions.
+    denominator is 0; other float arguments are converted to the type of `logits` (float32 for half
+    types); `sample_weight` and `temperature` are additions.
 
     Scratch: up to 4 MB a thread, 24 bytes a row, with smoothing V numbers, and a 512th of a row of more than
     32768 columns.
@@ -657,7 +659,7 @@ def nll_loss(
     Returns
     -------
     scalar, or for "none" ndarray of the shape of `targets`
-        In nats; float32 for float32 log-probabilities, otherwise float64.
+        In nats; float32 for float16, bfloat16 and float32 log-probabilities, otherwise float64.
 
     Raises
     ------

@@ -47,7 +47,8 @@ def numerical_gradient(
     Raises
     ------
     TypeError
-        `x` is not a float32 or float64 ndarray, or `f` does not return a number.
+        `x` is not a float32 or float64 ndarray, or `f` does not return a number. Half types are refused:
+        their numbers lie too far apart for differences to say anything (use ``x.astype(np.float64)``).
     ValueError
         `x` is read-only, `step` is not finite and > 0, or `method` is unknown.
 
@@ -152,7 +153,8 @@ def check_gradient(
 def _check_point(x: Any) -> None:
     if not isinstance(x, np.ndarray) or x.dtype not in (np.float32, np.float64):
         kind = x.dtype if isinstance(x, np.ndarray) else type(x).__name__
-        raise TypeError(f"x must be a float32 or float64 ndarray, which is changed, got {kind}")
+        mend = ", use x.astype(np.float64)" if isinstance(x, np.ndarray) else ""
+        raise TypeError(f"x must be a float32 or float64 ndarray, which is changed, got {kind}{mend}")
     if not x.flags.writeable:
         raise ValueError("x is read-only; pass a writeable copy")
 

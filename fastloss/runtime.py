@@ -129,7 +129,7 @@ def warmup(
     Parameters
     ----------
     dtypes : dtype or iterable of dtype, default ("float32", "float64")
-        Types to compute in. Integers and bool are computed in float64.
+        Types of the arrays. Half types are computed in float32, integers and bool in float64.
     ops : str or iterable of str, optional
         Names of operations, "softmax" for example; by default all.
 
@@ -180,7 +180,7 @@ def _compute_type(dtype: DTypeLike) -> np.dtype[Any]:
         empty = np.empty(0, dtype)
     except TypeError:
         raise TypeError(f"dtypes names {dtype!r}, which is no data type") from None
-    return arrays.result_type(arrays.real(empty, "dtypes"))
+    return arrays.upcast(arrays.result_type(arrays.real(empty, "dtypes")))
 
 
 def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:

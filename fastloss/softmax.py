@@ -177,6 +177,7 @@ class _Rows:
         self.axes = arrays.axes_of(axis, self.x.ndim, "x")
         self.temperature = arrays.positive(temperature, "temperature")
         self.dtype = arrays.result_type(self.x)
+        self.row_dtype = arrays.upcast(self.dtype)
         self.compute = rows.compute_type(self.dtype, self.temperature)
         self.inv = rows.reciprocal(self.temperature, self.compute)
         self.out = out
@@ -195,9 +196,10 @@ class _Rows:
         a: float = 0.0,
         b: float = 0.0,
         g: float = 0.0,
+        dtype: np.dtype[Any] | None = None,
     ) -> Any:
-        """One result for each element of x, by `map_rows`."""
-        result = arrays.output(out, self.x.shape, self.dtype)
+        """One result for each element of x, of its type (or another), by `map_rows`."""
+        result = arrays.output(out, self.x.shape, dtype or self.dtype)
         if result.size:
             x, t, streamed, plan = self.x, beside, 0, None
             if out is not None:
@@ -234,23 +236,23 @@ class _Rows:
         """One result for each row of x, by `reduce_rows`."""
         shape = self.row_shape(keepdims)
         if out is not None:
-            arrays.output(out, shape, self.dtype)
-        x, xl = arrays.operand(self.x, self.axes, self.dtype)
-        own = np.empty(xl.rows, self.dtype)
+            arrays.output(out, shape, self.row_dtype)
+        x, xl = arrays.operand(self.x, self.axes, self.row_dtype)
+        own = np.empty(xl.rows, self.row_dtype)
         if not xl.columns:
             own[...] = -np.inf if beside is None else 0.0
         elif xl.rows:
             at = lies = arrays.address(x)
             tl, companion, plan = xl, rows.ALONE, None
             if beside is not None:
-                t, tl = arrays.operand(beside, self.axes, self.dtype)
+                t, tl = arrays.operand(beside, self.axes, self.row_dtype)
                 lies, companion = arrays.address(t), rows.TANGENTS
-            elif plan := across.plan_of(xl, None, self.inv, self.dtype):
+            elif plan := across.plan_of(xl, None, self.inv, self.row_dtype):
                 plan.run(
-                    map_across, at, xl.geometry, arrays.NONE[self.dtype], SUM, own, at, xl.geometry, 0
+                    map_across, at, xl.geometry, arrays.NONE[self.row_dtype], SUM, own, at, xl.geometry, 0
                 )
             if not plan:
-                rows.plan_of(xl.rows, xl.columns, self.inv, self.dtype, exponentials=False).run(
+                rows.plan_of(xl.rows, xl.columns, self.inv, self.row_dtype, exponentials=False).run(
                     reduce_rows, at, xl.geometry, lies, tl.geometry, companion, own
                 )
         result = own.reshape(shape)
@@ -299,7 +301,7 @@ class _Softmax(_Rows):
         """Softmax with the class axis last; jacobian's."""
         requested: Any = self.axis
         axis = arrays.axis_of(requested, self.x.ndim, "x")
-        p: Array = self.map(None, rows.SCALE, b=1.0)
+        p: Array = self.map(None, rows.SCALE, b=1.0, dtype=self.row_dtype)
         return np.moveaxis(p, axis, -1)
 
 
@@ -353,7 +355,7 @@ class _LogSumExp(_Rows):
             arrays.real(cotangent, "cotangent"), self.row_shape(self.keepdims), "cotangent",
             "the result",
         )
-        per_row = np.array(u, dtype=self.dtype, order="C").reshape(-1)
+        per_row = arrays.converted(u, self.row_dtype).reshape(-1)
         return self.map(out, rows.SCALE, b=1.0, per_row=per_row)
 
 
@@ -406,8 +408,8 @@ def softmax(
     axis : int, tuple of int or None, default -1
         Where the probabilities sum to 1; None: over the whole array.
     temperature : float, default 1.0
-        T; a large one flattens, a small one sharpens. Logits in
-        float32 with T outside [2^-60, 2^60] are computed in float64.
+        T; a large one flattens, a small one sharpens. Logits in float32 and
+        half types with T outside [2^-60, 2^60] are computed in float64.
     out : ndarray, optional
         Where to write the result, of its shape and dtype; may be `x` itself. Undefined if the call is
         interrupted (Ctrl-C).
@@ -415,12 +417,12 @@ def softmax(
     Returns
     -------
     ndarray, shape of `x`
-        float32 for float32, otherwise float64.
+        Of its dtype if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
     TypeError
-        `x` is complex, object, masked, or of another type that is not real.
+        `x` is complex, object, masked, or of another type that is not real; bfloat16 is that of ml_dtypes.
     ValueError
         `temperature` is not finite and > 0; `out` has another shape or dtype, or is read-only;
         `x` is 0-d and `axis` not None.
@@ -430,7 +432,8 @@ def softmax(
     Notes
     -----
     A logit of -inf has probability exactly 0; a row of nothing else, or with NaN or +inf in it, is
-    NaN. Probabilities below the smallest normal number are 0. Scratch: up to 4 MB a thread, and a
+    NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
+    which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
     512th of a row of more than 32768 columns.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
@@ -474,7 +477,8 @@ def log_softmax(
     Returns
     -------
     ndarray, shape of `x`
-        Log-probabilities, in nats; float32 for float32, otherwise float64.
+        Log-probabilities, in nats; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise
+        float64.
 
     Raises
     ------
@@ -529,7 +533,7 @@ def logsumexp(
     Returns
     -------
     ndarray or scalar, shape of `x` without `axis`
-        In nats; float32 for float32, otherwise float64.
+        In nats; float32 for float16, bfloat16 and float32, otherwise float64.
 
     Raises
     ------
@@ -538,8 +542,8 @@ def logsumexp(
 
     Notes
     -----
-    A row of -inf gives -inf, so does an empty one; +inf gives +inf; NaN gives NaN. Scratch: 20 kB
-    a thread.
+    A row of -inf gives -inf, so does an empty one; +inf gives +inf; NaN gives NaN. `vjp` gives the dtype
+    of `x`. Scratch: 20 kB a thread.
 
     Methods: `jvp(x, tangent)`, `sum(p * t)`, of the result's shape; `vjp(x, cotangent)`, `p * u`,
     of the shape of `x`.
@@ -575,7 +579,7 @@ def softplus(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        float32 for float32, otherwise float64.
+        Of its dtype if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
@@ -620,7 +624,7 @@ def sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        In [0, 1]; float32 for float32, otherwise float64.
+        In [0, 1]; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------
@@ -663,7 +667,7 @@ def log_sigmoid(x: ArrayLike, *, out: Array | None = None) -> BoundMap[Array]:
     Returns
     -------
     ndarray, shape of `x`
-        In nats; float32 for float32, otherwise float64.
+        In nats; of the dtype of `x` if that is float16, bfloat16 or float32, otherwise float64.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """Excess error: how far a result may be from the truth is what the textbook formula, computed in the
-same type, is off by, plus four roundings. Never a guessed tolerance.
+same type, is off by, plus four roundings. Never a guessed tolerance. Half types are computed in float32,
+the textbook formula too, and may be off by the rounding of what is stored besides.
 """
 
 from __future__ import annotations
@@ -23,9 +24,13 @@ def assert_close(
     assert ours.shape == truth.shape, (what, ours.shape, truth.shape)
     if ours.size == 0:
         return
-    unit = np.finfo(ours.dtype)
+    half = ours.dtype.itemsize == 2
+    unit = np.finfo(np.float32 if half else ours.dtype)
     with np.errstate(over="ignore"):
         rounded = truth.astype(ours.dtype)
+    if half:
+        stored = ours.dtype
+        ours, rounded = ours.astype(np.float32), rounded.astype(np.float32)
     special = ~np.isfinite(rounded)
     assert np.array_equal(ours[special], rounded[special], equal_nan=True), (
         f"{what}: NaN or infinities differ: {ours[special][:5]} against {rounded[special][:5]}"
@@ -35,6 +40,8 @@ def assert_close(
     zero = np.longdouble(0)
     excess = np.abs(np.where(special, zero, ours) - np.where(special, zero, wide))
     size = np.where(special, zero, np.abs(np.where(special, zero, wide)))
+    if half:
+        excess = np.maximum(excess - half_unit(size, stored), zero)
     if terms is not None:
         size = np.maximum(size, np.where(np.isfinite(terms), terms, zero))
     usable = ~special & np.isfinite(naive)
@@ -47,3 +54,10 @@ def assert_close(
         f"{what}: error {excess.flat[worst]:.3g} exceeds {bound.flat[worst]:.3g} "
         f"(naive {allowed.flat[worst]:.3g}, size {size.flat[worst]:.3g}) at {worst}"
     )
+
+
+def half_unit(size: Any, stored: np.dtype[Any]) -> Any:
+    """Half a unit of the last place of numbers of a size, stored in a half type."""
+    lowest, digits = {"float16": (-14, 10), "bfloat16": (-126, 7)}[stored.name]
+    exponent = np.maximum(np.frexp(size)[1] - 1, lowest)
+    return np.ldexp(np.longdouble(0.5), exponent - digits)

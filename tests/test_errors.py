@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -133,7 +134,7 @@ def types() -> list[Row]:
         "expected": [
             right.astype(kind) for kind in (complex, object, str, bytes, "M8[s]", "m8[s]", "V4")
         ] + [np.zeros((3, 4), [("a", "f4")])],
-        r".*astype\(np\.float32\)": [right.astype(np.float16)],
+        r".*view\(ml_dtypes\.bfloat16\)": [right.view("V2")[:, ::2]],
         r".*astype\(np\.float64\)": [right.astype(np.longdouble)],
     }
     masked = np.ma.masked_array(right.astype(int), right > 10)
@@ -452,12 +453,26 @@ def test_every_output_takes_what_is_right(name: str) -> None:
     assert not np.array_equal(arrays.out, before)
 
 
-def test_bfloat16_is_named() -> None:
-    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
-    with pytest.raises(TypeError, match=r"^x has dtype bfloat16; .*astype\(np\.float32\)"):
-        fl.softmax(np.zeros(3, bfloat16))
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+def test_half_types_have_outputs_of_their_own(half: str) -> None:
+    x, y = np.ones((3, 4), half), [0, 1, 2]
+    wide = np.full((3, 4), 7, np.float32)
+    for call in (fl.softmax, fl.log_softmax, fl.sigmoid, lambda x, out: ce.grad(x, y, out=out)):
+        with pytest.raises(ValueError, match=f"^out has dtype float32, expected {half}"):
+            call(x, out=wide)
+        with pytest.raises(ValueError, match=f"^out has dtype {half}, expected float32"):
+            call(wide, out=x)
+    with pytest.raises(ValueError, match=f"^out has dtype {half}, expected float32"):
+        fl.logsumexp(x, out=np.ones(3, half))
+    assert (wide == 7).all()
+    assert (x == 1).all()
+
+
+def test_other_types_of_ml_dtypes_are_named() -> None:
+    with pytest.raises(TypeError, match=r"^x has dtype float8_e4m3fn; expected a real"):
+        fl.softmax(np.zeros(3, ml_dtypes.float8_e4m3fn))
     with pytest.raises(TypeError, match=r"^targets has dtype bfloat16; .*integer"):
-        ce(np.zeros((3, 4)), np.zeros(3, bfloat16))
+        ce(np.zeros((3, 4)), np.zeros(3, ml_dtypes.bfloat16))
 
 
 def test_bad_targets_are_found_before_any_row_is_written() -> None:

@@ -186,6 +186,7 @@ def test_check_gradient_tells_right_from_wrong(rng: np.random.Generator) -> None
     [
         (lambda: fl.numerical_gradient(np.sum, [1.0]), TypeError, "x must be a float32"),
         (lambda: fl.numerical_gradient(np.sum, np.zeros(2, int)), TypeError, "int64"),
+        (lambda: fl.numerical_gradient(np.sum, np.zeros(2, "f2")), TypeError, r"float16.*astype\(np.float64"),
         (lambda: fl.numerical_gradient(np.sum, np.zeros(2), step=0), ValueError, "step"),
         (lambda: fl.numerical_gradient(np.sum, np.zeros(2), step=np.nan), ValueError, "step"),
         (lambda: fl.numerical_gradient(np.sum, np.zeros(2), method="x"), ValueError, "method"),

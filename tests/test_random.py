@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from fault import run, times
@@ -18,6 +19,7 @@ import fastloss as fl
 
 CHECKED = os.environ.get("NUMBA_BOUNDSCHECK") == "1"
 TYPES = [*["f4", "f8"] * 6, ">f4", ">f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i4", "?"]
+TYPES += [*["f2", "bfloat16"] * 2, ">f2"]
 MAPS = ["softmax", "log_softmax", "softmax.jvp", "log_softmax.vjp", "softplus", "sigmoid.vjp"]
 
 
@@ -49,13 +51,15 @@ def problems(draw: Any) -> tuple[Any, ...]:
     rng = np.random.default_rng(draw(st.integers(0, 1 << 30)))
     kind = np.dtype(draw(st.sampled_from(TYPES)))
     x = rng.normal(0, 20, shape)
-    if kind.kind == "f" and draw(st.booleans()):
-        x[rng.random(shape) < 0.1] = rng.choice([-np.inf, np.inf, np.nan, 1e30])
+    real = kind.kind == "f" or kind == ml_dtypes.bfloat16
+    if real and draw(st.booleans()):
+        x[rng.random(shape) < 0.1] = rng.choice([-np.inf, np.inf, np.nan, 1e30 if kind.itemsize > 2 else 6e4])
     x = laid_out(draw, (np.abs(x) if kind.kind in "ub" else x).astype(kind))
-    result = np.dtype(np.float32 if kind.kind == "f" and kind.itemsize == 4 else np.float64)
+    result = kind.newbyteorder("=") if real else np.dtype(np.float64)
     beside = None
     if name.endswith(("jvp", "vjp")):
-        beside = laid_out(draw, rng.normal(size=shape).astype(draw(st.sampled_from(["f4", "f8", "i2"]))))
+        other = draw(st.sampled_from(["f4", "f8", "i2", "f2", "bfloat16"]))
+        beside = laid_out(draw, rng.normal(size=shape).astype(other))
     elif "entropy" in name:
         rows = [n for a, n in enumerate(shape) if a != axis % len(shape)]
         targets = np.asarray(rng.integers(0, min(shape[axis], 127), rows))
@@ -70,7 +74,8 @@ def problems(draw: Any) -> tuple[Any, ...]:
         x, out = memory[:-1], memory[1:]
     elif where != "nowhere" and name != "cross_entropy":
         to = [n for a, n in enumerate(shape) if a != axis % len(shape)] if name == "logsumexp" else shape
-        out = laid_out(draw, np.zeros(to, result))
+        rows = np.float32 if result.itemsize == 2 and name == "logsumexp" else result
+        out = laid_out(draw, np.zeros(to, rows))
     return name, x, beside, axis, out
 
 
@@ -101,7 +106,7 @@ def test_same_bits(problem: tuple[Any, ...]) -> None:
     assert np.array_equal(ours, expected, equal_nan=True)
     assert np.asarray(ours).dtype == np.asarray(expected).dtype
     if out is None or not np.may_share_memory(x, out):
-        assert np.array_equal(x, given_x, equal_nan=x.dtype.kind == "f")
+        assert np.array_equal(x, given_x, equal_nan=x.dtype.kind in "fV")
     if out is not None:
         assert ours is out
     if beside is not None:

@@ -27,12 +27,12 @@ CODE, SWAP, STRIDE, DIRECT, PLAIN, RANK = 0, 1, 2, 3, 4, 5
 CODES = {
     name: code
     for code, name in enumerate(
-        ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+        ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "f2", "bfloat16")
     )
 }
-_CHARS = frozenset("fdbhilqBHILQ?")  # of their dtypes, in either byte order
+_CHARS = frozenset("fdbhilqBHILQ?e")  # of NumPy's own among them, in either byte order
 _byte_of = ctypes.c_char.from_buffer
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
 # NumPy's flags of a buffer that ctypes takes: contiguous, writeable, and no "warn on write" instead.
@@ -68,7 +68,7 @@ def real(value: ArrayLike, name: str) -> Array:
                 f"pass {name}.filled(...) with the value that masked entries should have"
             )
         array = as_array(value, name)
-    if array.dtype.char not in _CHARS:
+    if array.dtype.char not in _CHARS and not is_bfloat16(array.dtype):
         raise TypeError(f"{name} has dtype {array.dtype}; {_mend(array.dtype)}")
     return array
 
@@ -81,16 +81,31 @@ def as_array(value: Any, name: str) -> Array:
 
 
 def _mend(dtype: np.dtype[Any]) -> str:
-    if dtype.name in ("float16", "bfloat16"):
-        return "half types are not supported yet, use .astype(np.float32)"
     if dtype.kind == "f":
         return "float32 and float64 are supported, use .astype(np.float64)"
-    return "expected a real numeric array (float32, float64, integers or bool)"
+    if dtype.str == "|V2" and dtype.names is None:  # what np.load makes of bfloat16
+        return "expected a real numeric array; if it holds bfloat16, use .view(ml_dtypes.bfloat16)"
+    return "expected a real numeric array (float16, bfloat16, float32, float64, integers or bool)"
+
+
+def is_bfloat16(dtype: np.dtype[Any]) -> bool:
+    """Whether it is ml_dtypes.bfloat16, known by its name: NumPy has none of its own."""
+    return dtype.name == "bfloat16" and dtype.itemsize == 2
 
 
 def result_type(array: Array) -> np.dtype[Any]:
-    """float32 for float32, float64 for float64, integers and bool."""
-    return F32 if array.dtype.char == "f" else F64
+    """The type of results of the shape of `array`: its own, native; float64 for integers and bool."""
+    char = array.dtype.char
+    if char == "f":
+        return F32
+    if char == "e":
+        return F16
+    return array.dtype.newbyteorder("=") if char not in _CHARS else F64
+
+
+def upcast(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """What a type of results is computed in, and the type of results of one a row: float32 for halves."""
+    return F64 if dtype == F64 else F32
 
 
 def axes_of(axis: Axis, ndim: int, name: str) -> tuple[int, ...]:
@@ -146,9 +161,10 @@ def _layout(
     rows = _merged([(n, s) for a, (n, s) in enumerate(zip(shape, strides, strict=True)) if a not in axes])
     sizes, steps = [n for n, _ in rows] or [1], [s for _, s in rows] or [0]
     plain = dtype == compute and dtype.isnative and aligned
+    code = CODES["bfloat16" if is_bfloat16(dtype) else dtype.str[1:]]
     geometry = np.array(
         [
-            CODES[dtype.str[1:]], not dtype.isnative, step, plain and step == dtype.itemsize, plain,
+            code, not dtype.isnative, step, plain and step == dtype.itemsize, plain,
             len(sizes), *sizes, *steps,
         ],
         dtype=np.int64,
@@ -227,7 +243,8 @@ def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def address(array: Array) -> int:
-    if array.flags.num & _PLAIN == _PLAIN & ~_WARNS and array.size:
+    plain = array.flags.num & _PLAIN == _PLAIN & ~_WARNS and array.dtype.char in _CHARS
+    if plain and array.size:
         buffer: Any = array
         return ctypes.addressof(_byte_of(buffer))  # a third of the time of array.ctypes.data
     return array.ctypes.data

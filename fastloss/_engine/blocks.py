@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine.arrays import CODE, CODES, DIRECT, RANK, STRIDE, SWAP, Array, address
-from fastloss._engine.jit import inline, leaf
+from fastloss._engine.half import (
+    bfloat16_of_float,
+    float16_of_float,
+    float_of_bfloat16,
+    float_of_float16,
+    narrow_bfloat16,
+    narrow_float16,
+    widen_bfloat16,
+    widen_float16,
+)
+from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.vector import (
     LANES,
     bits,
@@ -21,9 +31,12 @@ from fastloss._engine.vector import (
     cast,
     from_bits,
     itemsize,
+    lanes,
     outlined,
+    part,
     peek,
     poke,
+    prefetch,
     stream,
     view,
     wide,
@@ -31,13 +44,17 @@ from fastloss._engine.vector import (
 
 BLOCK = 1024  # elements of a block: two of them and their exponentials stay in L1
 SEGMENT = 32 * BLOCK  # columns that one task walks at least
+AHEAD = 2 * BLOCK  # elements between a loop and its prefetch: hides DRAM behind the exponentials
 STREAMED = 32 << 20  # bytes of results from which they bypass the cache
 
 # Parts of a worker's scratch.
 X_BLOCK, T_BLOCK, O_BLOCK, E = 0, 1, 2, 3
 
-_F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1 = (
-    CODES[name] for name in ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
+_F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1, _F2, _BF16 = (
+    CODES[name]
+    for name in (
+        "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1", "f2", "bfloat16"
+    )
 )
 _i1, _i2, _i4, _i8 = np.int8(0), np.int16(0), np.int32(0), np.int64(0)
 _f4, _f8 = np.float32(0), np.float64(0)
@@ -65,6 +82,60 @@ def row_address(base: int, g: Array, i: int) -> Any:
     return base + i * g[RANK + 1 + rank]
 
 
+@inline
+def convert(x: Array, to: Array) -> None:
+    """Stands for the conversion of LANES elements that `bound` puts in its place."""
+
+
+def widen(address: int, n: int, to: Array) -> None:
+    """to[:n] = n >= LANES halves that lie aligned, native and contiguous. Those further on are asked for
+    here, since the leaves do not see where they lie.
+    """
+    wide()
+    lying = view(address, n, _i2)
+    for j in range(0, n - LANES + 1, LANES):
+        prefetch(lying, j + AHEAD)
+        convert(part(lying, j), part(to, j))
+    convert(part(lying, n - LANES), part(to, n - LANES))
+
+
+def narrow(results: Array, n: int, address: int, streamed: int) -> None:
+    """Write n >= LANES results as halves that lie aligned, native and contiguous; where `streamed`, the
+    cache lines that lie wholly within them past the cache.
+    """
+    wide()
+    lying = view(address, n, _i2)
+    if not streamed:
+        for j in range(0, n - LANES + 1, LANES):
+            convert(part(results, j), part(lying, j))
+        convert(part(results, n - LANES), part(lying, n - LANES))
+        return
+    first = (-address & 63) // 2
+    last = n - (n - first) % LANES
+    line = lanes(_i2)
+    for j in range(first, last, LANES):
+        convert(part(results, j), line)
+        stream(line, address + 2 * j, 1)
+    convert(part(results, 0), line)
+    for k in range(first):
+        lying[k] = line[k]
+    convert(part(results, n - LANES), line)
+    for k in range(last, n):
+        lying[k] = line[k - (n - LANES)]
+
+
+load_float16 = leaf(bound(widen, "load_float16", convert=widen_float16))
+load_bfloat16 = leaf(bound(widen, "load_bfloat16", convert=widen_bfloat16))
+put_float16 = leaf(bound(narrow, "put_float16", convert=narrow_float16))
+put_bfloat16 = leaf(bound(narrow, "put_bfloat16", convert=narrow_bfloat16))
+
+
+@inline
+def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
+    """Whether n halves lie so that vectors of them can be moved."""
+    return step == 2 and not swap and address % 2 == 0 and n >= LANES
+
+
 @leaf
 def load(address: int, g: Array, n: int, to: Array) -> None:
     """to[:n] = n elements of a row, whatever their type, stride, alignment and byte order."""
@@ -74,6 +145,18 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
         lying = view(address, n, to[0])
         for j in range(n):
             to[j] = lying[j]
+    elif code == _F2 and in_vectors(address, step, swap, n):
+        load_float16(address, n, to)
+    elif code == _BF16 and in_vectors(address, step, swap, n):
+        load_bfloat16(address, n, to)
+    elif code == _F2:
+        for j in range(n):
+            h = peek(address + j * step, _i2)
+            to[j] = float_of_float16(byteswap(h) if swap else h)
+    elif code == _BF16:
+        for j in range(n):
+            h = peek(address + j * step, _i2)
+            to[j] = float_of_bfloat16(byteswap(h) if swap else h)
     elif code == _F4:
         for j in range(n):
             i4 = peek(address + j * step, _i4)
@@ -159,19 +242,34 @@ def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
     return to[0]
 
 
+@inline
+def put_one(result: Any, address: int, code: int, swap: bool) -> None:
+    """Write a result to an address, in the type of an output."""
+    if code in (_F2, _BF16):
+        x = cast(result, _f4)
+        i2 = float16_of_float(x) if code == _F2 else bfloat16_of_float(x)
+        poke(address, byteswap(i2) if swap else i2)
+    elif code == _F4:
+        i4 = bits(cast(result, _f4))
+        poke(address, byteswap(i4) if swap else i4)
+    else:
+        i8 = bits(cast(result, _f8))
+        poke(address, byteswap(i8) if swap else i8)
+
+
 @leaf
 def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> None:
     """Write n results to a row of an output, from its column j on."""
     wide()
-    address, step, swap = row + j * g[STRIDE], g[STRIDE], g[SWAP] != 0
+    address, step, code, swap = row + j * g[STRIDE], g[STRIDE], g[CODE], g[SWAP] != 0
     if not g[DIRECT]:
-        for k in range(n):
-            if g[CODE] == _F4:
-                i4 = bits(cast(results[k], _f4))
-                poke(address + k * step, byteswap(i4) if swap else i4)
-            else:
-                i8 = bits(cast(results[k], _f8))
-                poke(address + k * step, byteswap(i8) if swap else i8)
+        if code == _F2 and in_vectors(address, step, swap, n):
+            put_float16(results, n, address, streamed)
+        elif code == _BF16 and in_vectors(address, step, swap, n):
+            put_bfloat16(results, n, address, streamed)
+        else:
+            for k in range(n):
+                put_one(results[k], address + k * step, code, swap)
         return
     lying = view(address, n, results[0])
     first = 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine.arrays import Array
-from fastloss._engine.blocks import BLOCK
+from fastloss._engine.blocks import AHEAD
 from fastloss._engine.elementary import exp, exp_nonpositive
 from fastloss._engine.jit import leaf
 from fastloss._engine.vector import (
@@ -30,8 +30,6 @@ from fastloss._engine.vector import (
 
 # What a row holds.
 LOGITS, PROBS, LOG_PROBS = 0, 1, 2
-
-AHEAD = 2 * BLOCK  # elements between the exponentials and the prefetch: hides DRAM behind them
 
 
 @leaf

@@ -124,6 +124,7 @@ class BoundPointwise:
         self.kernels, self.out = kernels, out
         self.x = arrays.real(x, "x")
         self.dtype = arrays.result_type(self.x)
+        self.compute = arrays.upcast(self.dtype)
 
     def value(self) -> Any:
         return self._run(self.kernels.values, (), self.out)
@@ -144,13 +145,13 @@ class BoundPointwise:
         operands = [*inputs, result]
         # One row where every array lies in one piece, else a row along the last axis.
         axes = tuple(range(self.x.ndim))
-        layouts = [arrays.layout(a, axes, self.dtype) for a in operands]
+        layouts = [arrays.layout(a, axes, self.compute) for a in operands]
         if None in layouts:
-            layouts = [arrays.layout(a, axes[-1:], self.dtype) for a in operands]
+            layouts = [arrays.layout(a, axes[-1:], self.compute) for a in operands]
         if result.size:
             found = cast("list[arrays.Layout]", layouts)
             n, columns = found[0].rows, found[0].columns
-            zero = self.dtype.type(0)
+            zero = self.compute.type(0)
             tasks = n * -(-columns // blocks.SEGMENT)
             workers = launch.workers(result.size, tasks)
             scratch = blocks.Scratch(workers, 3 * blocks.BLOCK * zero.itemsize)
@@ -159,7 +160,7 @@ class BoundPointwise:
                 args += [arrays.address(array), lies.geometry]
             streamed = int(out is not None and result.nbytes >= blocks.STREAMED)
             launch.run(
-                which, workers, self.dtype.char, tasks, min(columns, blocks.SEGMENT),
+                which, workers, self.compute.char, tasks, min(columns, blocks.SEGMENT),
                 (columns, scratch.address, scratch.stride, zero, *args, streamed),
             )
         return result if out is not None or result.ndim else result[()]

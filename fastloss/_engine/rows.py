@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import launch, threads, twofold
-from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array
+from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, upcast
 from fastloss._engine.blocks import (
     BLOCK,
     O_BLOCK,
@@ -407,8 +407,10 @@ def plan_of(
 
 
 def compute_type(dtype: np.dtype[Any], temperature: float) -> np.dtype[Any]:
-    """The type of the arithmetic: float64 where a float32 could not hold logits / T."""
-    return dtype if 2.0**-60 <= temperature <= 2.0**60 else F64
+    """The type of the arithmetic behind results of a type: float64 where a float32 could not hold
+    logits / T.
+    """
+    return upcast(dtype) if 2.0**-60 <= temperature <= 2.0**60 else F64
 
 
 @lru_cache(maxsize=64)

@@ -38,6 +38,19 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, to: Any) -
     return builder.bitcast(data, to.as_pointer())
 
 
+def loaded(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
+    """LANES elements of an array, as a vector."""
+    element, size = _llvm(context, array_type)
+    vector = ir.VectorType(element, LANES)
+    return builder.load(_pointer(context, builder, array_type, array, vector), align=size)
+
+
+def stored(context: Any, builder: Any, array_type: Any, array: Any, value: Any) -> None:
+    """Write a vector of LANES elements to an array."""
+    _, size = _llvm(context, array_type)
+    builder.store(value, _pointer(context, builder, array_type, array, value.type), align=size)
+
+
 def _make_array(
     context: Any, builder: Any, array_type: Any, pointer: Any, size: Any
 ) -> Any:
@@ -168,7 +181,7 @@ def lanes(tyctx: Any, like: Any) -> Any:
         block = ir.ArrayType(element, LANES)
         pointer = cgutils.alloca_once(builder, block)
         pointer.align = 64
-        builder.store(ir.Constant(block, [0.0] * LANES), pointer)
+        builder.store(ir.Constant(block, None), pointer)
         return _make_array(
             context,
             builder,
@@ -199,11 +212,8 @@ def fold(tyctx: Any, v: Any) -> Any:
     """The sum of LANES numbers, by halves: lane k with lane k + 16, then k + 8, …"""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element, size = _llvm(context, v)
         index = ir.IntType(32)
-        total = builder.load(
-            _pointer(context, builder, v, args[0], ir.VectorType(element, LANES)), align=size
-        )
+        total = loaded(context, builder, v, args[0])
         width = LANES
         while width > 1:
             width //= 2
@@ -226,10 +236,7 @@ def store(tyctx: Any, v: Any, to: Any) -> Any:
     """to[:LANES] = v, as one vector store."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element, size = _llvm(context, v)
-        vector = ir.VectorType(element, LANES)
-        value = builder.load(_pointer(context, builder, v, args[0], vector), align=size)
-        builder.store(value, _pointer(context, builder, to, args[1], vector), align=size)
+        stored(context, builder, to, args[1], loaded(context, builder, v, args[0]))
         return context.get_dummy_value()
 
     return types.void(v, to), codegen

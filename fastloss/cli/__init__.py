@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Score logits of shape (..., V) against class indices, both .npy files. The logits "
         "are read block by block, so that memory is bounded whatever the file's size.",
     )
-    score.add_argument("logits", type=Path, metavar="LOGITS.npy", help="float32 or float64")
+    score.add_argument("logits", type=Path, metavar="LOGITS.npy", help="float16, float32 or float64")
     score.add_argument("targets", type=Path, metavar="TARGETS.npy", help="integers, one for each row")
     score.add_argument("--out", type=Path, metavar="ROWS.npz", help="keep the per-row columns there")
     score.add_argument(

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def run_score(
     _check_temperature(temperature, logits)
     _check_out(out, logits, targets)
     _check_range(targets, logits.columns, ignore_index)
-    rows = max(1, min(BLOCK // (logits.columns * logits.dtype.itemsize), BLOCK_ROWS))
+    rows = max(1, min(BLOCK // (logits.columns * _computed(logits).itemsize), BLOCK_ROWS))
     with console.status("preparing the kernels (compiled once a machine)"):
         _prepare(logits, rows, temperature)
     total = _Total(ranks)
@@ -51,7 +52,7 @@ def run_score(
         Keeper(out, _column_types(logits)) as keeper,
         console.progress("scoring", "rows", logits.count) as advance,
     ):
-        for x, y in zip(logits.blocks(rows), targets.blocks(rows), strict=True):
+        for x, y in zip(_logits(logits, rows), targets.blocks(rows), strict=True):
             columns = row_columns(x, y[:, 0].astype(np.int64), ignore_index, temperature)
             total.add(columns, ignore_index)
             keeper.add(columns)
@@ -66,8 +67,14 @@ def run_score(
 
 # ---- all that can be wrong, before any row is scored ----------------------------------------
 def _check(logits: Rows, targets: Rows) -> None:
-    if logits.dtype.kind != "f" or logits.dtype.itemsize not in (4, 8):
-        raise BadInputError(f"{logits.path} holds {logits.dtype}; logits are float32 or float64")
+    if logits.dtype.str[1:] == "V2" and logits.dtype.names is None:
+        raise BadInputError(
+            f"{logits.path} holds {logits.dtype}, as np.save writes bfloat16; save logits.astype(np.float32)"
+        )
+    if logits.dtype.kind != "f" or logits.dtype.itemsize not in (2, 4, 8):
+        raise BadInputError(
+            f"{logits.path} holds {logits.dtype}; logits are float16, float32 or float64"
+        )
     if len(logits.shape) < 2:
         raise BadInputError(f"{logits.path} has shape {logits.shape}; expected rows of logits, (N, V)")
     if logits.columns == 0:
@@ -84,9 +91,9 @@ def _check(logits: Rows, targets: Rows) -> None:
 def _check_temperature(temperature: float, logits: Rows) -> None:
     if not (math.isfinite(temperature) and temperature > 0):
         raise BadInputError(f"--temperature must be finite and > 0, got {temperature}")
-    limits = np.finfo(logits.dtype)
+    limits = np.finfo(_computed(logits))
     if not limits.tiny <= temperature <= limits.max:
-        raise BadInputError(f"--temperature {temperature} is out of the range of {logits.dtype.name}")
+        raise BadInputError(f"--temperature {temperature} is out of the range of {limits.dtype.name}")
 
 
 def _check_out(out: Path | None, logits: Rows, targets: Rows) -> None:
@@ -117,8 +124,18 @@ def _check_range(targets: Rows, classes: int, ignore_index: int) -> None:
 
 
 # ---- rows -----------------------------------------------------------------------------------
+def _computed(logits: Rows) -> np.dtype[Any]:
+    """What is computed in; differences of float16 logits have more digits than float16."""
+    return np.dtype(np.float32) if logits.dtype.itemsize == 2 else logits.dtype.newbyteorder("=")
+
+
+def _logits(logits: Rows, rows: int) -> Iterator[Array]:
+    for x in logits.blocks(rows):
+        yield x.astype(_computed(logits), copy=False)
+
+
 def _column_types(logits: Rows) -> dict[str, np.dtype[Any]]:
-    index, real = np.dtype(np.int64), logits.dtype.newbyteorder("=")
+    index, real = np.dtype(np.int64), _computed(logits)
     return {
         "target": index, "nll": real, "rank": index, "argmax": index,
         "max_prob": real, "entropy": real, "logsumexp": real,
@@ -127,7 +144,7 @@ def _column_types(logits: Rows) -> dict[str, np.dtype[Any]]:
 
 def _prepare(logits: Rows, rows: int, temperature: float) -> None:
     """Score a full block and one like the last: compiles and loads what the clock is not about."""
-    for x in logits.blocks(min(rows, max(1, logits.count))):
+    for x in _logits(logits, min(rows, max(1, logits.count))):
         for n in {len(x), logits.count % rows} - {0}:
             row_columns(x[:n], np.zeros(n, np.int64), -1, temperature)
         break
