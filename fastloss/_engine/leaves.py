@@ -20,9 +20,11 @@ from fastloss._engine.vector import (
     fold,
     itemsize,
     lanes,
+    lowered,
     maximum,
     part,
     prefetch,
+    scaled,
     store,
     stream,
     wide,
@@ -150,10 +152,8 @@ def scale(e: Array, c: Any, o: Array, streamed: int) -> None:
     wide()
     to, size = o.ctypes.data, itemsize(c)
     for j in range(0, e.size, LANES):
-        q = part(e, j)
         v = lanes(c)
-        for k in range(LANES):
-            v[k] = q[k] * c
+        scaled(part(e, j), c, v)
         if streamed:
             stream(v, to + j * size, LANES * size // 64)
         else:
@@ -212,11 +212,10 @@ def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
     """o = (x - m) inv - log s."""
     wide()
     for j in range(0, x.size, LANES):
-        q = part(x, j)
         v = lanes(m)
-        for k in range(LANES):
-            v[k] = (q[k] - m) * inv - log_s
-        store(v, part(o, j))
+        lowered(part(x, j), m, v)
+        scaled(v, inv, v)
+        lowered(v, log_s, part(o, j))
 
 
 @leaf

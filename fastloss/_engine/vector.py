@@ -242,6 +242,38 @@ def store(tyctx: Any, v: Any, to: Any) -> Any:
     return types.void(v, to), codegen
 
 
+@instruction
+def scaled(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
+    """to[:LANES] = x c: written out, since LLVM unrolls so short a loop before it looks for vectors."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        numbers = loaded(context, builder, x, args[0])
+        product = builder.fmul(numbers, _splat(builder, args[1], numbers.type))
+        stored(context, builder, to, args[2], product)
+        return context.get_dummy_value()
+
+    return types.void(x, c, to), codegen
+
+
+@instruction
+def lowered(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
+    """to[:LANES] = x - c."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        numbers = loaded(context, builder, x, args[0])
+        difference = builder.fsub(numbers, _splat(builder, args[1], numbers.type))
+        stored(context, builder, to, args[2], difference)
+        return context.get_dummy_value()
+
+    return types.void(x, c, to), codegen
+
+
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, first, zeros)
+
+
 # ---- memory ---------------------------------------------------------------------------------
 @instruction
 def view(tyctx: Any, address: Any, size: Any, like: Any) -> Any:
