@@ -61,6 +61,14 @@ def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
         compilations += not (shelf and shelf.found)
 
 
+def holds(dispatcher: Any, signature: tuple[Any, ...]) -> bool:
+    """Whether the cache has something for one signature of `dispatcher`; it may turn out to be broken."""
+    where = directory()
+    return where is not None and _Shelf(where, dispatcher.__name__).holds(
+        signature, dispatcher.targetctx.codegen()
+    )
+
+
 class _Shelf(caching._Cache):  # type: ignore[misc]
     """Numba's side of the cache: one function's compiled code, by signature."""
 
@@ -93,6 +101,9 @@ class _Shelf(caching._Cache):  # type: ignore[misc]
             _write(path, serialize.dumps(data._reduce()))
         except Exception as error:  # OSError of a full disk; whatever pickling may come to
             _warn(f"{path} cannot be written ({type(error).__name__}: {error})")
+
+    def holds(self, sig: Any, codegen: Any) -> bool:
+        return self._path(sig, codegen).exists()
 
     def _path(self, sig: Any, codegen: Any) -> Path:
         place = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:20]

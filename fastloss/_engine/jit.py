@@ -86,6 +86,8 @@ _INNER: dict[str, Any] = {
 
 def _of_types(part: Any) -> Any:
     """Compile for the types of arguments alone: Numba would anew for each that is a constant in a call."""
+    if numba.config.DISABLE_JIT:  # it is plain Python, and never runs
+        return part
     find = part.get_call_template
 
     def get_call_template(args: Any, kws: Any) -> Any:
@@ -130,10 +132,18 @@ class Kernel:
         # (parallel, character of the compute type) -> the twin, once `launch` has compiled it for that type
         self.ready: dict[tuple[bool, str], Callable[..., None]] = {}
 
+    def twin(self, parallel: bool) -> Any:
+        """Numba's dispatcher of one twin."""
+        return self.parallel if parallel else self.serial
+
+
+KERNELS: list[Kernel] = []  # all that are declared
+
 
 def kernel(body: Callable[..., None]) -> Kernel:
     """Declare a kernel; see `Kernel` for what its body promises."""
-    return Kernel(body)
+    KERNELS.append(Kernel(body))
+    return KERNELS[-1]
 
 
 def _work(w: int, workers: int, first: int, last: int, *args: Any) -> None:
