@@ -22,7 +22,9 @@ from fault import run as run_optimised
 from fault import start as start_optimised
 
 import fastloss
+from fastloss import runtime
 from fastloss._engine import threads
+from fastloss._engine.jit import KERNELS
 
 # What is kept does not depend on how well it is compiled; how long these tests take does. (Without any
 # optimisation Numba keeps nothing.)
@@ -386,6 +388,13 @@ fl.warmup()
     _, err = process.communicate(timeout=10)
     assert "KeyboardInterrupt" in err
     assert [pid for pid in crew if os.path.exists(f"/proc/{pid}")] == []
+
+
+def test_warmup_is_of_every_kernel_in_both_types() -> None:
+    jobs = runtime._jobs(runtime._operations().values(), [np.dtype("f4"), np.dtype("f8")])
+    assert set(jobs) == {(kernel, kind) for kernel in KERNELS for kind in "fd"}
+    assert len({runtime._name(job) for job in jobs}) == len(jobs)
+    assert 2 * len(jobs) <= 60  # compilations, which users wait for
 
 
 def test_warmup_of_what_is_not_there() -> None:
