@@ -28,7 +28,9 @@ status = pytest.main(["-q", *(f"{{folder}}/{{name}}" for name in (
 import numpy as np
 from fastloss import runtime
 from fastloss._engine.jit import KERNELS
-compiled = {{(kernel, types): found for kernel in KERNELS for types, found in kernel.serial.overloads.items()}}
+compiled = {{
+    (kernel, types): found for kernel in KERNELS for types, found in kernel.serial.overloads.items()
+}}
 listed = runtime._jobs(runtime._operations().values(), [np.dtype("f4"), np.dtype("f8")])
 alike = set(compiled) == {{(kernel, types) for (kernel, _), types in listed.items()}}
 code = "".join(found.library.get_asm_str() for found in compiled.values())
