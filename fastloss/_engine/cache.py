@@ -29,6 +29,7 @@ import llvmlite
 import numba
 from numba.core import caching, compiler, serialize
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
 
 # Settings of Numba that leave the code of a kernel as it is.
 _HARMLESS = re.compile(
@@ -81,7 +82,9 @@ class _Shelf(caching._Cache):  # type: ignore[misc]
         return str(self._where)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
+        # All that compiled code stands on. Numba would make ready to compile here too, which takes a
+        # quarter of a second: it imports SciPy.
+        rtsys.initialize(target_context)
         path = self._path(sig, target_context.codegen())
         try:
             payload = _read(path)
