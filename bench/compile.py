@@ -62,7 +62,7 @@ def main() -> None:
         print(f"fastloss warmup, {compiled} compilations  {time.perf_counter() - start:6.1f} s")
         taken = in_turn({"nothing": "pass", **IMPORTS, **CALLS}, f"{folder}/all")
     for name in CALLS:
-        print(f"cached first call, {name:<14} {median(taken[name]) * 1e3:6.0f} ms, with the interpreter's start")
+        print(f"cached first call, {name:<14} {median(taken[name]) * 1e3:6.0f} ms from the start")
     for name, base in (("numpy", "nothing"), ("numba", "numpy"), ("fastloss", "numpy")):
         above = median(a - b for a, b in zip(taken[name], taken[base], strict=True))
         print(f"import {name}, above {base:<15} {above * 1e3:6.1f} ms")
