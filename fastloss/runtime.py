@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import json
 import platform
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import fastloss
-from fastloss._engine import arrays, cache, launch, threads
+from fastloss._engine import arrays, cache, crew, launch, threads
 from fastloss._engine.loss import Operation
+from fastloss._engine.vector import LANES
 from fastloss.cli import console
 
 __all__ = ["show_config", "warmup"]
@@ -148,7 +151,12 @@ def warmup(
 
     Notes
     -----
-    Takes some seconds for each operation and type. Shows a progress bar on a terminal, where rich is
+    Compiles in as many processes as fastloss may use threads, since Numba compiles in one thread of a
+    process at a time; they are new interpreters, which import fastloss and nothing of yours, and they are
+    gone when this returns or is interrupted. Then this process loads what they kept. It compiles by
+    itself, which takes longer, what they did not: everything where the cache is off or cannot be used,
+    where one thread is all there is, where `sys.executable` is not a Python, or where the system
+    grants no processes. Some 0.5 GB of memory a process. Shows a progress bar on a terminal, where rich is
     installed (the `cli` extra).
 
     Examples
@@ -157,22 +165,83 @@ def warmup(
     >>> fl.warmup("float64", "sigmoid") >= 0
     True
     """
-    known = {n: op for n in fastloss.__all__ if isinstance(op := getattr(fastloss, n), Operation)}
+    known = _operations()
     names = list(known) if ops is None else [ops] if isinstance(ops, str) else list(ops)
     for name in names:
         if name not in known:
             raise ValueError(f"ops names {name!r}; the operations are {', '.join(known)}")
     listed: Any = [dtypes] if isinstance(dtypes, str | type | np.dtype) else dtypes
-    types = [_compute_type(d) for d in listed]
+    types = list(dict.fromkeys(_compute_type(d) for d in listed))
+    jobs = _jobs([known[name] for name in names], types)
+    twins = launch.twins()
+    missing = {
+        job: signature
+        for job, signature in jobs.items()
+        if not all(cache.holds(job[0].twin(parallel), signature) for parallel in twins)
+    }
     before = cache.compilations
-    work = [(name, dtype) for name in names for dtype in dict.fromkeys(types)]
-    with console.progress("compiling", "operations", len(work)) as advance:
-        for name, dtype in work:
-            with launch.Warming():
-                for call, arguments in _samples(known[name], dtype):
+    compiled = 0
+    with console.progress("compiling", "kernels", len(missing)) as advance:
+        count, home = min(threads.count(), len(missing)), cache.directory()
+        if count > 1 and home is not None and crew.can_be_hired():
+            request = json.dumps(
+                {
+                    "path": [place for place in sys.path if isinstance(place, str)],
+                    "ops": names, "dtypes": [t.char for t in types], "twins": twins,
+                }
+            )
+            kinds = dict.fromkeys(kind for _, kind in missing)
+            alike = [[_name(job) for job in missing if job[1] == kind] for kind in kinds]
+            compiled = crew.share_out(_PROGRAM, request, str(home), alike, count, lambda: advance(1))
+        for (kernel, kind), signature in jobs.items():
+            for parallel in twins:
+                launch.prepare(kernel, parallel, kind, signature)
+    return compiled + cache.compilations - before
+
+
+# What a process runs that `warmup` starts. It finds modules where this one does.
+_PROGRAM = """
+import json, sys
+request = json.loads(sys.stdin.readline())
+sys.path[:] = request.pop("path")
+from fastloss import runtime
+runtime._compile_what_is_asked(**request)
+"""
+
+
+def _compile_what_is_asked(ops: list[str], dtypes: list[str], twins: list[bool]) -> None:
+    """Say where code is kept, then compile what standard input names, and answer how many twins it took."""
+    known = _operations()
+    jobs = _jobs([known[name] for name in ops], [np.dtype(d) for d in dtypes])
+    named = {_name(job): (*job, signature) for job, signature in jobs.items()}
+    print(cache.directory(), flush=True)
+    for line in sys.stdin:
+        kernel, kind, signature = named[line.rstrip("\n")]
+        before = cache.compilations
+        for parallel in twins:
+            launch.prepare(kernel, parallel, kind, signature)
+        print(cache.compilations - before, flush=True)
+
+
+def _operations() -> dict[str, Operation[..., Any]]:
+    return {n: op for n in fastloss.__all__ if isinstance(op := getattr(fastloss, n), Operation)}
+
+
+def _jobs(
+    operations: Iterable[Operation[..., Any]], types: Iterable[np.dtype[Any]]
+) -> dict[launch.Job, launch.Signature]:
+    """The kernels that operations run on types, each once."""
+    with launch.Listing() as found:
+        for operation in operations:
+            for dtype in types:
+                for call, arguments in _samples(operation, dtype):
                     call(**arguments)
-            advance(1)
-    return cache.compilations - before
+    return found
+
+
+def _name(job: launch.Job) -> str:
+    kernel, kind = job
+    return f"{kernel.__name__} {kind}"
 
 
 def _compute_type(dtype: DTypeLike) -> np.dtype[Any]:
@@ -185,15 +254,16 @@ def _compute_type(dtype: DTypeLike) -> np.dtype[Any]:
 
 def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The operation and each of its methods, with arguments for the parameters that need one."""
-    x = np.zeros((2, 3), dtype)
-    values: dict[str, Any] = {"targets": np.zeros(2, np.int64)}
     methods = [m for m in vars(operation).values() if callable(m) and hasattr(m, "__signature__")]
-    for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):
-        parameters = inspect.signature(call).parameters.values()
-        needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
-        arguments = {name: values.get(name, x) for name in needed}
-        if "cotangent" in needed:
-            arguments["cotangent"] = np.zeros_like(operation(x))
-        yield call, arguments
-        if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
-            yield call, {**arguments, "temperature": 1e-20}
+    for rows in (2, LANES):  # so many are walked across
+        x = np.zeros((rows, 3), dtype)
+        values: dict[str, Any] = {"targets": np.zeros(rows, np.int64)}
+        for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):
+            parameters = inspect.signature(call).parameters.values()
+            needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+            arguments = {name: values.get(name, x) for name in needed}
+            if "cotangent" in needed:
+                arguments["cotangent"] = np.zeros_like(operation(x))
+            yield call, arguments
+            if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
+                yield call, {**arguments, "temperature": 1e-20}

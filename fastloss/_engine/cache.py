@@ -29,6 +29,7 @@ import llvmlite
 import numba
 from numba.core import caching, compiler, serialize
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
 
 # Settings of Numba that leave the code of a kernel as it is.
 _HARMLESS = re.compile(
@@ -61,6 +62,14 @@ def compile_for(dispatcher: Any, signature: tuple[Any, ...]) -> None:
         compilations += not (shelf and shelf.found)
 
 
+def holds(dispatcher: Any, signature: tuple[Any, ...]) -> bool:
+    """Whether the cache has something for one signature of `dispatcher`; it may turn out to be broken."""
+    where = directory()
+    return where is not None and _Shelf(where, dispatcher.__name__).holds(
+        signature, dispatcher.targetctx.codegen()
+    )
+
+
 class _Shelf(caching._Cache):  # type: ignore[misc]
     """Numba's side of the cache: one function's compiled code, by signature."""
 
@@ -73,7 +82,9 @@ class _Shelf(caching._Cache):  # type: ignore[misc]
         return str(self._where)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
+        # All that compiled code stands on. Numba would make ready to compile here too, which takes a
+        # quarter of a second: it imports SciPy.
+        rtsys.initialize(target_context)
         path = self._path(sig, target_context.codegen())
         try:
             payload = _read(path)
@@ -93,6 +104,9 @@ class _Shelf(caching._Cache):  # type: ignore[misc]
             _write(path, serialize.dumps(data._reduce()))
         except Exception as error:  # OSError of a full disk; whatever pickling may come to
             _warn(f"{path} cannot be written ({type(error).__name__}: {error})")
+
+    def holds(self, sig: Any, codegen: Any) -> bool:
+        return self._path(sig, codegen).exists()
 
     def _path(self, sig: Any, codegen: Any) -> Path:
         place = hashlib.sha256(repr((sig, codegen.magic_tuple())).encode()).hexdigest()[:20]

@@ -12,22 +12,18 @@ of a loop.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import numba
-from numba import extending, prange
+from numba import extending, prange, types
+from numba.core import codegen, compiler
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # Division by zero follows IEEE 754: nothing may raise inside a kernel.
 _COMMON: dict[str, Any] = {"error_model": "numpy"}
-# For functions called from compiled code alone. What is not said is inherited from the flags of the
-# first caller, so it is said: a leaf is neither inlined by force nor searched for parallel loops.
-_INNER: dict[str, Any] = {
-    **_COMMON, "parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
-}
 # Only the written prange is made parallel; array expressions stay loops of one worker.
 _PARALLEL = {
     "prange": True,
@@ -41,9 +37,71 @@ _PARALLEL = {
 }
 
 
+class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]
+    """LLVM code that other compiled code is linked with, and that nobody enters from outside.
+
+    Numba would optimise it and make machine code of it here, and again in whatever calls it, and in
+    that one's callers, seven deep. It is done once, where a twin has all its parts together.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, _: str) -> int:
+        """No address: it is code of its callers."""
+        self._ensure_finalized()
+        return 0
+
+    @property
+    def codegen(self) -> _Part:
+        """Where Numba sets the environment, what of Python's a function refers to."""
+        return self
+
+    def set_env(self, _name: str, _env: Any) -> None:
+        """Numba's interface; a part refers to nothing that Python holds."""
+
+
+class _PartCompiler(compiler.Compiler):  # type: ignore[misc]
+    """Numba's compiler, into a `_Part`."""
+
+    def __init__(
+        self, typingctx: Any, targetctx: Any, library: Any, args: Any, return_type: Any, flags: Any,
+        locals: Any,  # noqa: A002
+    ) -> None:
+        library = _Part(targetctx.codegen(), "part")
+        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
+
+
+# For functions called from compiled code alone. What is not said is inherited from the flags of the
+# first caller, so it is said: a leaf is neither inlined by force nor searched for parallel loops.
+_INNER: dict[str, Any] = {
+    **_COMMON, "parallel": False, "no_cpython_wrapper": True, "no_cfunc_wrapper": True,
+    "pipeline_class": _PartCompiler,
+}
+
+
+def _of_types(part: Any) -> Any:
+    """Compile for the types of arguments alone: Numba would anew for each that is a constant in a call."""
+    if numba.config.DISABLE_JIT:  # it is plain Python, and never runs
+        return part
+    find = part.get_call_template
+
+    def get_call_template(args: Any, kws: Any) -> Any:
+        return find(
+            tuple(types.unliteral(a) for a in args), {k: types.unliteral(a) for k, a in kws.items()}
+        )
+
+    part.get_call_template = get_call_template
+    return part
+
+
 def inline(formula: F) -> F:
     """Compile a scalar formula that LLVM inlines into every caller, keeping its own semantics."""
-    return cast(F, numba.njit(forceinline=True, **_INNER)(formula))
+    return cast(F, _of_types(numba.njit(forceinline=True, **_INNER)(formula)))
 
 
 def instruction(codegen: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +111,7 @@ def instruction(codegen: Callable[..., Any]) -> Callable[..., Any]:
 
 def leaf(loop: F) -> F:
     """Compile one loop over a block, or one over blocks."""
-    return cast(F, numba.njit(forceinline=False, **_INNER)(loop))
+    return cast(F, _of_types(numba.njit(forceinline=False, **_INNER)(loop)))
 
 
 class Kernel:
@@ -74,10 +132,18 @@ class Kernel:
         # (parallel, character of the compute type) -> the twin, once `launch` has compiled it for that type
         self.ready: dict[tuple[bool, str], Callable[..., None]] = {}
 
+    def twin(self, parallel: bool) -> Any:
+        """Numba's dispatcher of one twin."""
+        return self.parallel if parallel else self.serial
+
+
+KERNELS: list[Kernel] = []  # all that are declared
+
 
 def kernel(body: Callable[..., None]) -> Kernel:
     """Declare a kernel; see `Kernel` for what its body promises."""
-    return Kernel(body)
+    KERNELS.append(Kernel(body))
+    return KERNELS[-1]
 
 
 def _work(w: int, workers: int, first: int, last: int, *args: Any) -> None:
@@ -100,8 +166,8 @@ def bound(body: Callable[..., None], name: str, **meanings: Any) -> Callable[...
     Numba's cache finds a function by its qualified name and leaves flags and globals out, so that
     copies of one name would load each other's machine code.
     """
-    plain = cast(types.FunctionType, body)
-    copy = types.FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
+    plain = cast(FunctionType, body)
+    copy = FunctionType(plain.__code__, {**plain.__globals__, **meanings}, name)
     copy.__qualname__ = name
     copy.__module__ = plain.__module__
     return cast("Callable[..., None]", copy)

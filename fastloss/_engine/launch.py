@@ -38,12 +38,14 @@ POOLED = 1 << 19
 LAUNCH = 1 << 23
 
 Launches = list[tuple[int, int]]  # first and last + 1 of their tasks
+Job = tuple[Kernel, str]  # a kernel and the character of a compute type
+Signature = tuple[Any, ...]  # the types of a twin's arguments, as Numba's
 
 
-class _Warming(threading.local):
-    """Whether this thread compiles both twins of what it runs."""
+class _Listing(threading.local):
+    """What this thread would have run, where it is asked for that alone."""
 
-    up = False
+    found: dict[Job, Signature] | None = None
 
 
 class _State:
@@ -56,7 +58,7 @@ class _State:
         self.pool: SimpleQueue[_Share] | None = None  # threads wait at it
         self.forked = False
         self.enough: bool | None = None  # threads for Numba's layer to start
-        self.warming = _Warming()
+        self.listing = _Listing()
 
 
 _state = _State()
@@ -81,12 +83,15 @@ def run(
 
     `kind` is the character of the compute type, that of the arguments.
     """
-    if count == 1 and tasks * size <= LAUNCH and not _state.warming.up:
+    if _state.listing.found is not None:
+        _state.listing.found[kernel, kind] = _signature(args)
+        return
+    if count == 1 and tasks * size <= LAUNCH:
         _twin(kernel, False, kind, args)(0, 1, 1, 0, tasks, *args)
         return
     step = max(1, LAUNCH // max(1, size)) * count
     launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
-    may_launch = (count > 1 or _state.warming.up) and _may_launch()
+    may_launch = count > 1 and _may_launch()
     if count > 1 and not may_launch and tasks * size >= POOLED:
         _run_on_pool(_twin(kernel, False, kind, args), count, launches, args)
         return
@@ -111,26 +116,37 @@ def _launched(
         _state.launching.release()
 
 
+def _signature(args: tuple[Any, ...]) -> Signature:
+    return (*[numba.types.intp] * 5, numba.typeof(args))
+
+
 def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> Callable[..., None]:
     ready = kernel.ready.get((parallel, kind))
-    if ready is None:
-        if numba.config.DISABLE_JIT:
-            raise RuntimeError(
-                "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
-                "(fastloss.reference has the same names in plain NumPy)"
-            )
-        _undisturbed(lambda: _compile(kernel, parallel, kind, args))
-        ready = kernel.ready[parallel, kind]
-    return ready
+    return ready or prepare(kernel, parallel, kind, _signature(args))
 
 
-def _compile(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> None:
+def prepare(kernel: Kernel, parallel: bool, kind: str, signature: Signature) -> Callable[..., None]:
+    """A twin for a compute type, compiled or loaded if it is not here yet."""
+    if (parallel, kind) not in kernel.ready:
+        _check_jit()
+        _undisturbed(lambda: _compile(kernel, parallel, kind, signature))
+    return kernel.ready[parallel, kind]
+
+
+def _check_jit() -> None:
+    if numba.config.DISABLE_JIT:
+        raise RuntimeError(
+            "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
+            "(fastloss.reference has the same names in plain NumPy)"
+        )
+
+
+def _compile(kernel: Kernel, parallel: bool, kind: str, signature: Signature) -> None:
     # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
     with global_compiler_lock:
-        twin = kernel.parallel if parallel else kernel.serial
+        twin = kernel.twin(parallel)
         if (parallel, kind) not in kernel.ready:
-            index = numba.types.intp
-            cache.compile_for(twin, (*[index] * 5, numba.typeof(args)))
+            cache.compile_for(twin, signature)
             kernel.ready[parallel, kind] = twin
 
 
@@ -160,14 +176,21 @@ def _undisturbed(work: Callable[[], None]) -> None:
     return None
 
 
-class Warming:
-    """While it lasts, what this thread runs is compiled for one worker and for several."""
+class Listing:
+    """While it lasts, what this thread would run is put down instead: results hold anything."""
 
-    def __enter__(self) -> None:
-        _state.warming.up = True
+    def __enter__(self) -> dict[Job, Signature]:
+        _state.listing.found = {}
+        return _state.listing.found
 
     def __exit__(self, *_: object) -> None:
-        _state.warming.up = False
+        _state.listing.found = None
+
+
+def twins() -> tuple[bool, ...]:
+    """Which twins run in this process: the serial one (False), the parallel one (True)."""
+    _check_jit()
+    return (False, True) if _may_launch() else (False,)
 
 
 # ---- the package's own threads --------------------------------------------------------------

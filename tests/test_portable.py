@@ -1,0 +1,67 @@
+"""Other CPUs' code: right answers without the instructions that this CPU has and others lack.
+
+A process compiles every kernel for another CPU, and runs there what judges the kernels here. All that it
+took to compile is what `warmup` lists.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding
+import pytest
+from fault import start
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+HASWELL = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
+
+CODE = f"""
+import re, sys
+import pytest
+folder = {str(Path(__file__).parent)!r}
+sys.path.insert(0, folder)
+status = pytest.main(["-q", *(f"{{folder}}/{{name}}" for name in (
+    "test_agreement.py::test_agrees_with_reference", "test_exp.py", "test_twofold.py",
+))])
+import numpy as np
+from fastloss import runtime
+from fastloss._engine.jit import KERNELS
+compiled = {{
+    (kernel, types): found for kernel in KERNELS for types, found in kernel.serial.overloads.items()
+}}
+listed = runtime._jobs(runtime._operations().values(), [np.dtype("f4"), np.dtype("f8")])
+alike = set(compiled) == {{(kernel, types) for (kernel, _), types in listed.items()}}
+code = "".join(found.library.get_asm_str() for found in compiled.values())
+print("ends with", int(status), alike, *sorted(set(re.findall("[xyz]mm|vfmadd", code))))
+"""
+CPUS = {
+    "generic": ("generic", "", "xmm" if X86 else ""),
+    "haswell": ("haswell", HASWELL, "vfmadd xmm ymm"),
+}
+
+
+@pytest.fixture(scope="module")
+def processes() -> Any:
+    """Both at once: they compile for half a minute of one core each."""
+    host = llvmlite.binding.get_host_cpu_features()
+    started = {
+        name: start(
+            CODE, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features, FASTLOSS_CACHE=0, FASTLOSS_NUM_THREADS=1
+        )
+        for name, (cpu, features, _) in CPUS.items()
+        if name == "generic" or (X86 and host.get("avx2") and host.get("fma"))
+    }
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("name", CPUS)
+def test_right_on_other_cpus(name: str, processes: dict[str, Any]) -> None:
+    if name not in processes:
+        pytest.skip(f"this CPU does not run {name}'s code")
+    out, err = processes[name].communicate(timeout=300)
+    assert out.splitlines()[-1:] == [f"ends with 0 True {CPUS[name][2]}".rstrip()], (out, err)
