@@ -31,7 +31,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         pairs = [(w, d) for w in choice.workloads for d in map(dtype_of, choice.dtypes) if d]
         ids = [f"{workload.name}-{dtype}" for workload, dtype in pairs]
         metafunc.parametrize("problem", pairs, ids=ids, indirect=True, scope="module")
-    if "operation" in metafunc.fixturenames:
         metafunc.parametrize("operation", choice.operations)
 
 

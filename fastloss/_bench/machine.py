@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from fastloss import runtime
@@ -26,7 +26,10 @@ def versions() -> dict[str, str]:
     known = {name: str(found[name]) for name in ("fastloss", "python", "numpy", "numba", "llvmlite")}
     for name, library in LIBRARIES.items():
         if library.distribution not in known and is_installed(name):
-            known[library.distribution] = version(library.distribution)
+            try:
+                known[library.distribution] = version(library.distribution)
+            except PackageNotFoundError:  # a folder of that name, say
+                continue
     return known
 
 

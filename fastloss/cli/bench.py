@@ -8,7 +8,7 @@ from fastloss._bench.floors import FLOORS
 from fastloss._bench.machine import Others, machine, versions
 from fastloss._bench.operations import OPERATIONS
 from fastloss._bench.race import Race, over_floor, over_us, rounds_of, run
-from fastloss._bench.rivals import LIBRARIES, is_installed
+from fastloss._bench.rivals import LIBRARIES
 from fastloss._bench.sizes import WORKLOADS, Problem, Workload, dtype_of
 from fastloss.cli import console
 
@@ -29,7 +29,7 @@ def run_bench(*, quick: bool, as_json: bool) -> None:
         print(json.dumps({**about, "races": [race.as_dict() for race in races]}))
         return
     known = versions()
-    libraries = [LIBRARIES[name] for name in _LIBRARIES if is_installed(name)]
+    libraries = [lib for name in _LIBRARIES if (lib := LIBRARIES[name]).distribution in known]
     console.pairs(
         [
             ("machine", "{cpu}, {cores} cores, {threads} threads used".format(**machine())),
@@ -63,7 +63,11 @@ def _print(races: list[Race]) -> None:
         label = LIBRARIES[name].label if name in LIBRARIES else f"floor: {name}"
         body.append([label, *(_cell(race, name) for race in races)])
     megabytes = workload.size * races[0].itemsize / 1e6
-    left_out = {f"\n{n} left out: {why}" for race in races for n, why in race.left_out.items()}
+    left_out = {
+        f"\n{LIBRARIES[name].label} left out: {why}"
+        for race in races
+        for name, why in race.left_out.items()
+    }
     console.table(
         f"{workload.rows:,} x {workload.classes:,} {races[0].dtype}, {megabytes:.0f} MB: milliseconds",
         [workload.name, *(_heading(race) for race in races)],
