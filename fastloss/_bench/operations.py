@@ -90,6 +90,14 @@ OPERATIONS = {
 }
 
 
+def _array(value: Any, dtype: np.dtype[Any]) -> Array:
+    try:
+        return np.asarray(value)
+    except TypeError:  # PyTorch's bfloat16, of which NumPy takes the bits alone
+        found: Array = value.view(quietly("torch").int16).numpy().view(dtype)
+        return found
+
+
 def assert_close(operation: str, problem: Problem, result: Any) -> None:
     """A sample of rows, and scalars, against float64: who computes something else is not timed.
 
@@ -103,7 +111,7 @@ def assert_close(operation: str, problem: Problem, result: Any) -> None:
         result, truth = (result,), (truth,)
     half = problem.dtype.itemsize == 2
     for got, right in zip(result, truth, strict=True):
-        array = np.asarray(got)
+        array = _array(got, problem.dtype)
         if array.shape == problem.logits.shape:
             assert array.dtype == problem.dtype, f"a result of {array.dtype}"
             array = problem.sample(array)
