@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,6 +26,7 @@ from fastloss._bench.rivals import LIBRARIES, candidate, computes
 from fastloss._bench.sizes import Problem, Workload, dtype_of
 
 _CALLS = 5
+_WARM = 1 << 20  # elements: what every thread gets some of
 
 
 def _status(field: str) -> int:
@@ -39,12 +41,13 @@ def _measure(library: str, operation: str, workload: Workload, dtype: str) -> di
     """In this process, which should be a fresh one."""
     kind = dtype_of(dtype)
     assert kind is not None
-    small = Problem(Workload("small", 4, 40, workload.axis), kind)
+    rows = min(workload.rows, max(1, _WARM // workload.classes))
+    warm = Problem(replace(workload, rows=rows), kind)
     problem = Problem(workload, kind)
     if not computes(library, operation, problem):
         return None
     _ = problem.vector, problem.probs
-    candidate(library, operation, small).call()  # compiles, and loads what is loaded once
+    candidate(library, operation, warm).call()  # compiles, and loads what is loaded once
     ready = candidate(library, operation, problem)
     held = _status("VmRSS")
     seconds = []
