@@ -64,10 +64,6 @@ class Workload:
     def size(self) -> int:
         return self.rows * self.classes
 
-    def bytes_needed(self, dtype: np.dtype[Any]) -> int:
-        """Memory of a race: four arrays of ours, and about as much of a rival's."""
-        return 8 * self.size * dtype.itemsize
-
     def quick(self) -> Workload:
         """Cut to few rows, yet to more bytes than malloc reuses or most caches hold: new memory and
         DRAM cost as they do in the whole.
