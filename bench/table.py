@@ -1,62 +1,60 @@
-"""Races as a Markdown table, and what machine and versions they are of."""
+"""Races as Markdown."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Sequence
 
-from floors import FLOORS
-from race import Race
-from rivals import RIVALS
+from fastloss._bench.operations import OPERATIONS
+from fastloss._bench.race import Race, over_floor, over_us
+from fastloss._bench.rivals import LIBRARIES
 
-from fastloss.cli import info
 
-LIBRARIES = list(dict.fromkeys(library for row in RIVALS.values() for library in row))
+def lines(header: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
+    """A table whose first `names` columns are names, to the left, and the others numbers."""
+    rule = ["---"] * names + ["---:"] * (len(header) - names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
 
 
 def markdown(races: Sequence[Race]) -> str:
-    """Median milliseconds; a rival's in brackets too as a multiple of fastloss's."""
-    header = ["operation", "workload", *FLOORS, *LIBRARIES, *(f"fastloss / {f}" for f in FLOORS)]
-    lines = [_line(header), _line(["---"] * 2 + ["---:"] * (len(header) - 2))]
+    """Every race in full, and who was left out and why."""
+    rivals = ran(races)
+    header = ["operation", "workload", "fastloss", "memory floor", "arithmetic floor"]
+    header += [LIBRARIES[name].label for name in rivals]
+    body = []
     for race in races:
-        cells = [race.operation, str(race.workload)]
-        cells += [_cell(race, name) for name in [*FLOORS, *LIBRARIES]]
-        cells += [f"{race.ratios()[f'fastloss / {floor}']:.2f}" for floor in FLOORS]
-        lines.append(_line(cells))
-    return "\n".join(lines)
+        operation = OPERATIONS[race.operation]
+        cells = [operation.label, race.title(), milliseconds(race.seconds["fastloss"])]
+        cells += [_floor(race, operation.floor), _floor(race, "arithmetic")]
+        body.append([*cells, *(rival(race, name) for name in rivals)])
+    return "\n".join([lines(header, body, names=2), *_left_out(races)])
 
 
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def ran(races: Sequence[Race]) -> list[str]:
+    """The rivals that ran in any."""
+    return [n for n in LIBRARIES if n != "fastloss" and any(n in race.seconds for race in races)]
 
 
-def _cell(race: Race, name: str) -> str:
+def milliseconds(seconds: float) -> str:
+    ms = seconds * 1e3
+    return f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
+
+
+def rival(race: Race, name: str) -> str:
     if name not in race.seconds:
         return "–"
-    ms = race.seconds[name] * 1e3
-    time = f"{ms:.0f}" if ms >= 100 else f"{ms:.3g}"
-    ratio = race.ratios().get(f"{name} / fastloss")
-    return time if ratio is None else f"{time} ({ratio:.3g}×)"
+    return f"{milliseconds(race.seconds[name])} ({race.ratios[over_us(name)]:.3g}×)"
 
 
-def machine() -> dict[str, str | int]:
-    """The CPU, its cores, and the threads that fastloss uses of them."""
-    found = info.collect()
-    return {
-        "cpu": found["cpu"], "vector bits": found["vector_bits"],
-        "cores": os.cpu_count() or 1, "threads": found["threads"],
-    }
+def _floor(race: Race, name: str) -> str:
+    if name not in race.seconds:
+        return "–"
+    times = f"fastloss {race.ratios[over_floor(name)]:.2f}×"
+    return f"{name} {milliseconds(race.seconds[name])}, {race.rate(name)}; {times}"
 
 
-def versions() -> dict[str, str]:
-    """Of fastloss, what it stands on, and the rivals that are installed."""
-    found = info.collect()
-    known = {name: found[name] for name in ("fastloss", "python", "numpy", "numba", "llvmlite")}
-    for library in LIBRARIES:
-        if library not in known:
-            try:
-                known[library] = version(library)
-            except PackageNotFoundError:
-                continue
-    return known
+def _left_out(races: Sequence[Race]) -> list[str]:
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for race in races:
+        for library, why in race.left_out.items():
+            reasons.setdefault((library, why), []).append(f"{race.operation} {race.title()}")
+    return [f"\n{name} left out of {', '.join(of)}: {why}" for (name, why), of in reasons.items()]

@@ -6,21 +6,20 @@ summary; no time is ever asserted.
 
 from __future__ import annotations
 
-import pytest
+from choice import Choice
 from pytest_benchmark.fixture import BenchmarkFixture
-from race import Race, run
-from rivals import RIVALS
-from sizes import Problem
+
+from fastloss._bench.race import Race, run
+from fastloss._bench.rivals import candidate
+from fastloss._bench.sizes import Problem
 
 
-@pytest.mark.parametrize("operation", RIVALS)
 def test_speed(
-    operation: str, problem: Problem, rounds: int, races: list[Race], benchmark: BenchmarkFixture
+    operation: str, problem: Problem, choice: Choice, races: list[Race], benchmark: BenchmarkFixture
 ) -> None:
-    result = run(operation, problem, rounds)
+    result = run(operation, problem, choice.rounds, choice.libraries)
     races.append(result)
-    benchmark.group = str(result.workload)
-    benchmark.extra_info["median_seconds"] = result.seconds
-    benchmark.extra_info["ratios"] = result.ratios()
-    ours = RIVALS[operation]["fastloss"](problem)
-    benchmark.pedantic(ours, rounds=rounds, warmup_rounds=1)
+    benchmark.group = result.title()
+    benchmark.extra_info.update(result.as_dict())
+    ours = candidate("fastloss", operation, problem)
+    benchmark.pedantic(ours.call, setup=ours.before, rounds=choice.rounds, warmup_rounds=1)

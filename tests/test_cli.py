@@ -437,7 +437,7 @@ def test_an_odd_file_name_is_one_line(files: Files) -> None:
     "arguments",
     [
         "", "scor", "--unknown", "demo --positions 0", "demo --positions x", "info extra", "score",
-        "score one.npy",
+        "score one.npy", "bench --slow", "bench one",
     ],
 )
 def test_bad_commands(arguments: str) -> None:
@@ -446,7 +446,8 @@ def test_bad_commands(arguments: str) -> None:
 
 def test_help_and_version() -> None:
     assert run("--version").stdout == f"fastloss {fl.__version__}\n"
-    for command, word in {"": "score", "score": "--out", "demo": "--keep", "info": "--json"}.items():
+    words = {"": "score", "score": "--out", "demo": "--keep", "bench": "--quick", "info": "--json"}
+    for command, word in words.items():
         done = run(*command.split(), "--help")
         assert (done.returncode, done.stderr) == (0, "")
         assert word in done.stdout
@@ -608,6 +609,54 @@ def test_warmup(tmp_path: Path) -> None:
         bad = run("warmup", *wrong, env=env)
         assert (bad.returncode, bad.stdout, bad.stderr.count("\n")) == (2, "", 1), bad.stderr
         assert bad.stderr.startswith("fastloss warmup: ")
+
+
+# ---- bench ----------------------------------------------------------------------------------
+def without(folder: Path, *libraries: str) -> dict[str, str]:
+    """An environment in which these seem not to be installed."""
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.util as u\nfound = u.find_spec\n"
+        f"u.find_spec = lambda name, *a: None if name in {libraries} else found(name, *a)\n"
+    )
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return os.environ | {"PYTHONPATH": path}
+
+
+def test_bench_prints_a_table(tmp_path: Path) -> None:
+    done = run("bench", "--quick", env=without(tmp_path, "torch", "jax"))
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    lines = {line.split("  ")[0]: line for line in done.stdout.splitlines()}
+    assert {"machine", "versions", "llama3_vocab", "fastloss", "NumPy", "floor: copy"} <= set(lines)
+    assert not {"PyTorch", "JAX"} & set(lines)
+    assert re.search(r"^93 x 128,256 float32, 48 MB: milliseconds$", done.stdout, flags=re.M)
+    assert len(re.findall(r"\d \([\d.]+x\)", lines["NumPy"])) == 5
+    assert all(float(ms) > 0 for ms in lines["fastloss"].split()[1:])
+
+
+def test_bench_as_json(tmp_path: Path) -> None:
+    done = run("bench", "--quick", "--json", env=without(tmp_path, "torch", "jax"))
+    assert (done.returncode, done.stderr, done.stdout.count("\n")) == (0, "", 1), done.stderr
+    found = json.loads(done.stdout)
+    assert found["machine"]["threads"] >= 1
+    assert found["versions"]["fastloss"] == fl.__version__
+    assert [race["operation"] for race in found["races"]] == [
+        "softmax", "softmax_out", "logsumexp", "cross_entropy", "value_and_grad",
+    ]
+    for race in found["races"]:
+        assert (race["dtype"], race["workload"]["classes"], race["left_out"]) == ("float32", 128256, {})
+        assert {"arithmetic", "fastloss", "numpy"} <= set(race["seconds"])
+        assert {"fastloss / arithmetic", "numpy / fastloss"} <= set(race["ratios"])
+        assert not {"torch", "jax"} & set(race["seconds"])
+        assert all(value > 0 for value in [*race["seconds"].values(), *race["ratios"].values()])
+
+
+def test_bench_leaves_a_broken_library_out(tmp_path: Path) -> None:
+    (tmp_path / "jax").mkdir()
+    (tmp_path / "jax" / "__init__.py").write_text("raise RuntimeError('half installed')\n")
+    done = run("bench", "--quick", env=without(tmp_path, "torch"))
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert done.stdout.count("JAX left out: RuntimeError: half installed\n") == 1
+    assert not re.search(r"^JAX +\d", done.stdout, flags=re.M)
 
 
 def test_info_launches_and_compiles_nothing() -> None:

@@ -64,6 +64,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--keep", type=Path, metavar="DIR", help="write logits.npy and targets.npy there")
 
+    bench = commands.add_parser(
+        "bench",
+        help="time fastloss on this machine beside the libraries installed",
+        description="Time fastloss beside NumPy, and SciPy, PyTorch and JAX where they are installed, all "
+        "taking turns, and beside what the machine's memory and arithmetic allow. About two minutes.",
+    )
+    bench.add_argument("--quick", action="store_true", help="one smaller workload, three rounds")
+    bench.add_argument("--json", action="store_true", help="print one JSON object")
+
     info = commands.add_parser("info", help="versions, CPU, threads and cache of this installation")
     info.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -155,6 +164,10 @@ def _run(arguments: argparse.Namespace) -> int:
             from fastloss.cli.demo import run_demo
 
             run_demo(positions=arguments.positions, keep=arguments.keep)
+        elif arguments.command == "bench":
+            from fastloss.cli.bench import run_bench
+
+            run_bench(quick=arguments.quick, as_json=arguments.json)
         elif arguments.command == "warmup":
             from fastloss.cli.warm import run_warmup
 

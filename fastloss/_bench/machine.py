@@ -1,10 +1,36 @@
-"""How much of the machine others took while races ran: what makes a table worth keeping, or not."""
+"""What machine and versions a table is of, and how much of it others took meanwhile."""
 
 from __future__ import annotations
 
 import os
 import time
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from fastloss import runtime
+from fastloss._bench.rivals import LIBRARIES, is_installed
+
+
+def machine() -> dict[str, str | int]:
+    """The CPU, its cores, and the threads that fastloss uses of them."""
+    found = runtime.show_config("dicts") or {}
+    return {
+        "cpu": found["cpu"], "vector bits": found["vector_bits"],
+        "cores": os.cpu_count() or 1, "threads": found["threads"],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of fastloss, what it stands on, and the rivals that are installed."""
+    found = runtime.show_config("dicts") or {}
+    known = {name: str(found[name]) for name in ("fastloss", "python", "numpy", "numba", "llvmlite")}
+    for name, library in LIBRARIES.items():
+        if library.distribution not in known and is_installed(name):
+            try:
+                known[library.distribution] = version(library.distribution)
+            except PackageNotFoundError:  # a folder of that name, say
+                continue
+    return known
 
 
 class Others:
