@@ -5,6 +5,7 @@ meet what is rare; `ci/faults` does, and prints what they report.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,8 +48,15 @@ def start(
 ) -> Any:
     """A process that runs code, or a file, on a threading layer; `before` runs in it first of all.
 
-    A setting is a variable of its environment; None removes it.
+    A setting is a variable of its environment; None removes it. It hears Ctrl-C, which whatever is started
+    in the background of a shell is deaf to.
     """
+
+    def first() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if before is not None:
+            before()
+
     environment = {**os.environ, "NUMBA_THREADING_LAYER": layer}
     for name, value in settings.items():
         environment.pop(name, None)
@@ -56,7 +64,7 @@ def start(
             environment[name] = str(value)
     return subprocess.Popen(
         [sys.executable, str(code)] if isinstance(code, Path) else [sys.executable, "-c", code],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=before,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=first,
         cwd=str(Path(__file__).parent),
     )  # fmt: skip
 

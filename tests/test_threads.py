@@ -318,9 +318,12 @@ def test_a_worker_that_fails_does_not_lose_the_others(monkeypatch: pytest.Monkey
 @LAYERS
 def test_a_signal_handler_may_call_while_a_call_runs(layer: str) -> None:
     code = """
-expected, inside = answers(), []
+expected, inside, depth = answers(), [], [0]
 def handler(*_):
-    inside.append(np.array_equal(fl.softmax(x), expected[0]))
+    depth[0] += 1
+    if depth[0] < 5:  # another signal may come before this one is dealt with, on a busy machine for ever
+        inside.append(np.array_equal(fl.softmax(x), expected[0]))
+    depth[0] -= 1
 signal.signal(signal.SIGALRM, handler)
 signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 until = time.monotonic() + {seconds}
