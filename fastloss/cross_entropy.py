@@ -78,7 +78,8 @@ NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
 @kernel
 def cross_entropy_rows(
     w: int, workers: int, first: int, last: int, phase: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
+    work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
+    owing_at: Array, owing: Array,
     x: int, xg_at: int, targets: Array, at_target: Array, weight: Array, mass: float,
     sample_weight: Array, smoothing: float, temperature: float, losses: Array,
     wanted: int, denominator: float, t: int, tg_at: int, companion: int,
@@ -97,9 +98,12 @@ def cross_entropy_rows(
     count = blocks.segments(columns)
     zero = cast(0.0, inv)
     mine = work + w * stride
+    owed_at, owed = owing_at[w], owing[w]
+    owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
-        slot = w if phase == rows.WHOLE else i
+        slot = 2 * w + turn if phase == rows.WHOLE else i
+        keep = rows.keep_at(mine, room, turn, inv)
         y = targets[i]
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
@@ -108,7 +112,7 @@ def cross_entropy_rows(
                 at_target[i] = blocks.element(row, xg, y, mine, inv)
             rows.walk_segments(
                 row, xg, columns, k0, k1, leaves.LOGITS, inv, other, tg, companion,
-                keep, mine, maxima[slot], parts, slot * count,
+                keep, mine, maxima, slot, parts, owed_at, owed, og, streamed,
             )
         if phase == rows.WALK:
             continue
@@ -149,6 +153,11 @@ def cross_entropy_rows(
         slope, doubt = target_slope(
             m, r, mass / denominator, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
         )
+        exact = share * np.float64(inv) * slope
+        if wanted == GRAD and companion != rows.WEIGHTS and room:
+            rows.owe(owed_at, owed, to, keep, slot, y, m, r, np.float64(pull), exact)
+            turn = 1 - turn
+            continue
         # Of two outputs, one that lies on the logits comes last.
         for step in range(2):
             if (step == 0) == (wanted == HESS_GRAD):
@@ -170,9 +179,10 @@ def cross_entropy_rows(
                     rows.REVERSE if smooth else rows.SCALE, zero, zero, zero,
                     cast(share * total, inv) if smooth else pull,
                     cast(-share * (even / denominator), inv),
-                    y, cast(share * np.float64(inv) * slope, inv), cast(size, inv), extra,
+                    y, cast(exact, inv), cast(size, inv), extra,
                     to, og, streamed,
                 )
+    rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
     if streamed:
         fence()
 

@@ -21,7 +21,8 @@ __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "sof
 @kernel
 def map_rows(
     w: int, workers: int, first: int, last: int, phase: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
+    work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
+    owing_at: Array, owing: Array,
     holds: int, x: int, xg_at: int, t: int, tg_at: int, companion: int, per_row: Array,
     mode: int, a: float, b: float, g: float, temperature: float,
     out: int, og_at: int, streamed: int,
@@ -33,14 +34,17 @@ def map_rows(
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     count = blocks.segments(columns)
     mine = work + w * stride
+    owed_at, owed = owing_at[w], owing[w]
+    owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
-        slot = w if phase == rows.WHOLE else i
+        slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
+        keep = rows.keep_at(mine, room, turn, inv)
         if phase != rows.FINISH:
             rows.walk_segments(
                 row, xg, columns, k0, k1, holds, inv, other, tg, companion,
-                keep, mine, maxima[slot], parts, slot * count,
+                keep, mine, maxima, slot, parts, owed_at, owed, og, streamed,
             )
         if phase != rows.WALK:
             m, r, u, v, c, peak = rows.merged(
@@ -58,13 +62,18 @@ def map_rows(
                 doubt = np.float64(inv) * abs(g) * (abs(c) * q + p * (abs(v) + abs(c)))
             if per_row.size:
                 bi *= per_row[i]
+            to = blocks.row_address(out, og, i)
+            if mode == rows.SCALE and room:
+                rows.owe(owed_at, owed, to, keep, slot, -1, m, r, np.float64(cast(bi, inv)), 0.0)
+                turn = 1 - turn
+                continue
             rows.finish(
                 row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), columns,
                 holds, inv, temperature, other, tg, keep, mine, maxima[slot], m, r,
                 mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
-                spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0),
-                blocks.row_address(out, og, i), og, streamed,
+                spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0), to, og, streamed,
             )
+    rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
     if streamed:
         fence()
 
@@ -72,21 +81,23 @@ def map_rows(
 @kernel
 def reduce_rows(
     w: int, workers: int, first: int, last: int, phase: int, columns: int,
-    work: int, stride: int, keep: int, maxima: Array, parts: Array, rate: float,
-    x: int, xg_at: int, t: int, tg_at: int, companion: int, out: Array,
+    work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
+    owing_at: Array, owing: Array, x: int, xg_at: int, t: int, tg_at: int, companion: int, out: Array,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
     xg, tg = blocks.geometry(xg_at), blocks.geometry(tg_at)
     count = blocks.segments(columns)
+    owing_at[w, rows.TO] = 0
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
-        slot = w if phase == rows.WHOLE else i
+        slot = 2 * w if phase == rows.WHOLE else i
         if phase != rows.FINISH:
             rows.walk_segments(
                 blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
                 blocks.row_address(t, tg, i), tg, companion,
-                keep, work + w * stride, maxima[slot], parts, slot * count,
+                rows.keep_at(work + w * stride, room, 0, inv), work + w * stride, maxima, slot, parts,
+                owing_at[w], owing[w], xg, 0,
             )
         if phase != rows.WALK and k0 == 0:
             m, r, u, _, c, _ = rows.merged(

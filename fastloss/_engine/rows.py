@@ -35,6 +35,7 @@ from fastloss._engine.blocks import (
     pad,
     padded,
     put,
+    segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p
 from fastloss._engine.jit import Kernel, inline, leaf
@@ -94,9 +95,83 @@ def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array) -> Any:
 
 
 @inline
-def kept(e: int, keep: int, j: int, n: int, like: Any) -> Any:
-    """Where the exponentials of the block at column j lie: in the row's scratch, or in a block's."""
-    return view(e + (j * itemsize(like) if keep else 0), padded(n), like)
+def kept(work: int, keep: int, j: int, n: int, like: Any) -> Any:
+    """Where the exponentials of the block at column j lie: with the row's, from `keep` on, or if that is 0
+    in a block's scratch.
+    """
+    at = keep + j * itemsize(like) if keep else buffer(work, E, like)
+    return view(at, padded(n), like)
+
+
+@inline
+def keep_at(work: int, room: int, turn: int, like: Any) -> int:
+    """Where a row's exponentials are kept, two rows taking turns; 0 where there is no room for them."""
+    return int(buffer(work, E, like) + turn * room if room else 0)
+
+
+# ---- the row whose results are owed ---------------------------------------------------------
+# Scaling a row's exponentials waits for memory, and the walk for arithmetic: so a row's results by SCALE are
+# written, block by block, while the next row is walked.
+TO, KEPT_AT, SLOT, SPOT = 0, 1, 2, 3  # where to (0: nothing is owed), from where, whose maxima
+TOP, REST, FACTOR, EXACT = 0, 1, 2, 3  # M, R, b
+
+
+@inline
+def owe(
+    owed_at: Array, owed: Array, to: int, keep: int, slot: int, spot: int, m: float, r: float, b: float,
+    exact: float,
+) -> None:
+    """Results b p, but `exact` at column `spot`, for `pay` to write."""
+    owed_at[TO], owed_at[KEPT_AT], owed_at[SLOT], owed_at[SPOT] = to, keep, slot, spot
+    owed[TOP], owed[REST], owed[FACTOR], owed[EXACT] = m, r, b, exact
+
+
+@leaf
+def pay(
+    j: int, n: int, owed_at: Array, owed: Array, seen: Any, g: Array, streamed: int, work: int, inv: Any
+) -> None:
+    """Write the block at column j of what is owed; `seen` is the maximum that it saw."""
+    outlined()
+    spot, m = owed_at[SPOT], owed[TOP]
+    scaled(
+        kept(work, owed_at[KEPT_AT], j, n, inv), j, n, seen, m, owed[REST], owed[FACTOR],
+        spot, cast(owed[EXACT], inv), owed_at[TO], g, streamed, work, inv,
+    )
+
+
+@leaf
+def pay_all(
+    columns: int, owed_at: Array, owed: Array, maxima: Array, g: Array, streamed: int, work: int, inv: Any
+) -> None:
+    """Write all columns of what is owed, if anything is."""
+    outlined()
+    if owed_at[TO]:
+        for j in range(0, columns, BLOCK):
+            seen = maxima[owed_at[SLOT], j // BLOCK]
+            pay(j, min(BLOCK, columns - j), owed_at, owed, seen, g, streamed, work, inv)
+    owed_at[TO] = 0
+
+
+@inline
+def scaled(
+    exps: Array, j: int, n: int, seen: Any, m: float, r: float, b: float, spot: int, exact: Any,
+    out: int, g: Array, streamed: int, work: int, inv: Any,
+) -> None:
+    """Write columns j to j + n - 1 of b p, p = exps exp((seen - m) inv) / s, but `exact` at `spot`."""
+    to = out + j * g[STRIDE]
+    # Results are made where they belong, but the odd end of a row and what lies otherwise; streamed ones
+    # where they start on a cache line.
+    in_place = g[DIRECT] and n % LANES == 0
+    if streamed and (to & 63 or j <= spot < j + n):
+        in_place = False
+    o = view(to if in_place else buffer(work, O_BLOCK, inv), padded(n), inv)
+    s = mass(LOGITS, m, r)
+    c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
+    scale(exps, cast(c / s * b, inv), o, int(in_place and streamed))
+    if j <= spot < j + n:
+        o[spot - j] = exact
+    if not in_place:
+        put(o, n, out, g, j, streamed)
 
 
 @leaf
@@ -118,22 +193,23 @@ def mass(holds: int, m: float, r: float) -> float:
 @leaf
 def walk(
     row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
-    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, state: Array,
+    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, slot: int, state: Array,
+    owed_at: Array, owed: Array, owed_g: Array, streamed: int,
 ) -> None:
-    """The state of one segment, columns j0 to j1 - 1; maxima[b] = the m that block b saw."""
+    """The state of one segment, columns j0 to j1 - 1; maxima[slot, b] = the m that block b saw. These
+    columns of what is owed are written on the way.
+    """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
-    x_block, t_block, e = (
-        buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv), buffer(work, E, inv)
-    )
+    x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
     m, c = cast(-np.inf, inv), zero
     r = u = v = r_low = u_low = 0.0  # r + r_low, u + u_low: blocks add up without rounding
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         x = block(row, g, j, n, fill, x_block)
-        exps = kept(e, keep, j, n, inv)
+        exps = kept(work, keep, j, n, inv)
         old, top = m, block_max(x)
         s = mass(holds, old, r)  # up to here, below `old`
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
@@ -156,7 +232,10 @@ def walk(
         else:
             r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps)))
         r_low += low
-        maxima[j // BLOCK] = m
+        maxima[slot, j // BLOCK] = m
+        if owed_at[TO]:
+            seen = maxima[owed_at[SLOT], j // BLOCK]
+            pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion == TANGENTS:
             t = block(other, og, j, n, zero, t_block)
@@ -188,16 +267,21 @@ def walk(
 @leaf
 def walk_segments(
     row: int, g: Array, columns: int, k0: int, k1: int, holds: int, inv: Any,
-    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array,
-    parts: Array, first: int,
+    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, slot: int, parts: Array,
+    owed_at: Array, owed: Array, owed_g: Array, streamed: int,
 ) -> None:
-    """parts[first + k] = the state of segment k, for k0 <= k < k1."""
+    """parts[slot count + k] = the state of segment k, for k0 <= k < k1, of `count`. What is owed of them is
+    paid.
+    """
     outlined()
+    first = slot * segments(columns)
     for k in range(k0, k1):
         walk(
             row, g, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
-            other, og, companion, keep, work, maxima, parts[first + k],
+            other, og, companion, keep, work, maxima, slot, parts[first + k],
+            owed_at, owed, owed_g, streamed,
         )
+    owed_at[TO] = 0
 
 
 @leaf
@@ -262,9 +346,8 @@ def finish(
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
-    x_block, t_block, o_block, e = (
-        buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv),
-        buffer(work, O_BLOCK, inv), buffer(work, E, inv),
+    x_block, t_block, o_block = (
+        buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv), buffer(work, O_BLOCK, inv)
     )
     s = mass(holds, m, r)
     top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
@@ -272,12 +355,16 @@ def finish(
     p_of_e = zero
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
+        if mode == SCALE:
+            exps, mj = kept(work, keep, j, n, inv), maxima[j // BLOCK]
+            if not keep:
+                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps)
+            scaled(
+                exps, j, n, mj, m, r, np.float64(b), spot, exact, out, outg, streamed, work, inv
+            )
+            continue
         to = out + j * outg[STRIDE]
-        # Results are made where they belong, but the odd end of a row and what lies otherwise; streamed
-        # ones where `scale` makes them and they start on a cache line.
-        in_place = outg[DIRECT] and n % LANES == 0
-        if streamed and (mode != SCALE or to & 63 or j <= spot < j + n):
-            in_place = False
+        in_place = outg[DIRECT] and n % LANES == 0 and not streamed
         watched = mode >= FORWARD and columns <= BLOCK
         if watched:
             in_place = False
@@ -285,7 +372,7 @@ def finish(
         if mode == LOG:
             shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o)
         else:
-            exps = kept(e, keep, j, n, inv)
+            exps = kept(work, keep, j, n, inv)
             mj = maxima[j // BLOCK] if holds == LOGITS else zero
             if not keep:
                 exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps)
@@ -295,10 +382,8 @@ def finish(
                 c = 1.0
                 if holds == LOGITS:
                     c = power(np.float64(mj), m, np.float64(inv)) / s
-                p_of_e = cast(c * np.float64(b) if mode == SCALE else c, inv)
-            if mode == SCALE:
-                scale(exps, p_of_e, o, int(in_place and streamed))
-            elif mode == CURVE:
+                p_of_e = cast(c, inv)
+            if mode == CURVE:
                 curve(exps, p_of_e, b, rest, inv, o)
             else:
                 t = block(other, og, j, n, hi, t_block)
@@ -342,7 +427,7 @@ def sum_where_terms_cancel(
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
-KEPT = 4 << 20  # bytes of a row's exponentials that a worker keeps at most
+KEPT = 4 << 20  # bytes of two rows' exponentials that a worker keeps at most
 
 
 class Plan:
@@ -362,14 +447,18 @@ class Plan:
         self._phases = (WALK, FINISH) if split else (WHOLE,)
         self._tasks = (n * count, SEGMENT) if split else (n, columns)
         padded = -(-columns // LANES) * LANES
-        keep = exponentials and not split and padded * dtype.itemsize <= KEPT
-        size = (3 * BLOCK + (padded if keep else BLOCK)) * dtype.itemsize
+        # Two rows: one whose results are owed, one that is walked.
+        room = padded * dtype.itemsize if exponentials and not split else 0
+        if 2 * room > KEPT:
+            room = 0
+        size = 3 * BLOCK * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
         self._scratch = Scratch(self._workers, size)
-        slots = n if split else self._workers
+        slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
         parts = np.empty((slots * count, STATE))
         self._args = (
-            columns, self._scratch.address, self._scratch.stride, int(keep), maxima, parts, rate
+            columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
+            np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
         )
 
     def run(self, kernel: Kernel, *args: Any) -> None:
