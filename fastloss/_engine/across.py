@@ -118,7 +118,7 @@ def raise_maxima(
     for k in range(LANES):
         old = m[k]
         grown = not top[k] <= old
-        new = maximum(old, top[k]) if grown else old
+        new = maximum(old, top[k]) + cast(0.0, inv) if grown else old  # a zero is +0
         factor = exp_nonpositive(np.float64((old - new) * inv))
         s = 0.0 if old == -np.inf else 1.0 + r[k]
         base[k] = s * factor if grown else r[k]

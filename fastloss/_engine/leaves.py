@@ -24,6 +24,7 @@ from fastloss._engine.vector import (
     maximum,
     part,
     prefetch,
+    raise_lanes,
     scaled,
     store,
     stream,
@@ -36,12 +37,18 @@ LOGITS, PROBS, LOG_PROBS = 0, 1, 2
 
 @leaf
 def block_max(x: Array) -> Any:
-    """The largest element, NaN if any is."""
+    """The largest element, NaN if any is; a zero is +0."""
     wide()
-    m = x[0]
-    for j in range(x.size):
-        m = maximum(m, x[j])
-    return m
+    m = lanes(x[0])
+    for k in range(LANES):
+        m[k] = cast(-np.inf, m[k])
+    odd = 0
+    for j in range(0, x.size, LANES):
+        odd = raise_lanes(m, part(x, j), odd)
+    top = m[0]
+    for k in range(1, LANES):
+        top = m[k] if m[k] > top else top
+    return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
 
 
 @leaf
@@ -49,12 +56,14 @@ def exp_sum(x: Array, m: Any, inv: Any, e: Array) -> Any:
     """e = exp((x - m) inv); the sum of e."""
     wide()
     total = lanes(m)
+    unit = inv == cast(1.0, inv)  # a loop of its own, shorter by the product
     for j in range(0, x.size, LANES):
         prefetch(x, j + AHEAD)
         q = part(x, j)
         v = lanes(m)
         for k in range(LANES):
-            v[k] = exp_nonpositive((q[k] - m) * inv)
+            d = q[k] - m
+            v[k] = exp_nonpositive(d if unit else d * inv)
             total[k] += v[k]
         store(v, part(e, j))
     return fold(total)
