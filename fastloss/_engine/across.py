@@ -24,15 +24,20 @@ from fastloss._engine.jit import Kernel, inline, leaf
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.vector import (
     LANES,
+    added,
     cast,
     fence,
     itemsize,
     lanes,
+    larger,
     maximum,
+    multiplied,
     outlined,
     prefetch,
+    scaled,
     store,
     stream,
+    subtracted,
     view,
     wide,
 )
@@ -99,13 +104,9 @@ def largest_across(at: int, step: int, n: int, top: Array) -> None:
     """top[k] = the largest of row k in n columns, NaN if any is."""
     wide()
     m = lanes(top[0])
-    q = view(at, LANES, top[0])
-    for k in range(LANES):
-        m[k] = q[k]
+    store(view(at, LANES, top[0]), m)
     for j in range(1, n):
-        q = view(at + j * step, LANES, top[0])
-        for k in range(LANES):
-            m[k] = maximum(m[k], q[k])
+        larger(m, view(at + j * step, LANES, top[0]), m)
     store(m, top)
 
 
@@ -151,9 +152,9 @@ def exp_across(
             store(v, view(e + j * e_step, LANES, inv))
         to = view(sums + j % LANES * row, LANES, inv)
         if j >= LANES:
-            for k in range(LANES):
-                w[k] += to[k]
-        store(w, to)
+            added(to, w, to)
+        else:
+            store(w, to)
     store(count, ties)
 
 
@@ -167,10 +168,7 @@ def fold_across(sums: int, n: int, like: Any) -> None:
         width //= 2
         for j in range(min(width, n - width)):
             a, b = view(sums + j * row, LANES, like), view(sums + (j + width) * row, LANES, like)
-            v = lanes(like)
-            for k in range(LANES):
-                v[k] = a[k] + b[k]
-            store(v, a)
+            added(a, b, a)
 
 
 @leaf
@@ -193,10 +191,7 @@ def scale_across(e: int, step: int, n: int, factor: Array, o: int, o_step: int) 
     wide()
     for j in range(n):
         q = view(e + j * step, LANES, factor[0])
-        v = lanes(factor[0])
-        for k in range(LANES):
-            v[k] = q[k] * factor[k]
-        store(v, view(o + j * o_step, LANES, factor[0]))
+        multiplied(q, factor, view(o + j * o_step, LANES, factor[0]))
 
 
 @leaf
@@ -225,10 +220,10 @@ def shift_across(
     """o = (x - m) inv - log s."""
     wide()
     for j in range(n):
-        q = view(at + j * step, LANES, inv)
         v = lanes(inv)
-        for k in range(LANES):
-            v[k] = (q[k] - m[k]) * inv - log_s[k]
+        subtracted(view(at + j * step, LANES, inv), m, v)
+        scaled(v, inv, v)
+        subtracted(v, log_s, v)
         if streamed:
             stream(v, o + j * o_step, LANES * itemsize(inv) // 64)
         else:

@@ -16,6 +16,7 @@ of a block always belongs to lane j mod LANES, and `fold` adds the lanes by a fi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -293,6 +294,31 @@ def lowered(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(x, c, to), codegen
+
+
+def _lane_by_lane(operation: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+    def each(tyctx: Any, x: Any, y: Any, to: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            numbers = [loaded(context, builder, t, v) for t, v in zip((x, y), args[:2], strict=True)]
+            stored(context, builder, to, args[2], operation(builder, *numbers))
+            return context.get_dummy_value()
+
+        return types.void(x, y, to), codegen
+
+    each.__doc__ = f"to[:LANES] = {meaning}."
+    return instruction(each)
+
+
+def _maximum_of(builder: Any, x: Any, y: Any) -> Any:
+    name = f"llvm.maximum.v{LANES}{x.type.element.intrinsic_name}"
+    function = ir.FunctionType(x.type, [x.type, x.type])
+    return builder.call(builder.module.declare_intrinsic(name, (), function), [x, y])
+
+
+added = _lane_by_lane(lambda builder, x, y: builder.fadd(x, y), "x + y")
+subtracted = _lane_by_lane(lambda builder, x, y: builder.fsub(x, y), "x - y")
+multiplied = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y), "x y")
+larger = _lane_by_lane(_maximum_of, "maximum(x, y)")
 
 
 def _splat(builder: Any, value: Any, vector: Any) -> Any:
