@@ -130,6 +130,17 @@ def raise_maxima(
 
 
 @leaf
+def first_maxima(top: Array, m: Array, origin: Array, peak: Array, inv: Any) -> None:
+    """`raise_maxima` for rows that have seen nothing."""
+    wide()
+    for k in range(LANES):
+        new = top[k] + cast(0.0, inv)
+        m[k] = new
+        origin[k] = cast(0.0, inv) if new == -np.inf else new
+        peak[k] = cast(np.nan, inv) if new == -np.inf else new
+
+
+@leaf
 def exp_across(
     at: int, step: int, n: int, ahead: int, origin: Array, peak: Array, inv: Any,
     sums: int, ties: Array, e: int, e_step: int, keep: int,
@@ -183,6 +194,16 @@ def settle(
         s, lost = twofold.two_sum(base[k], np.float64(total[k] + extra))
         r[k] = np.nan if m[k] == np.inf else s
         low[k] += lost
+
+
+@leaf
+def settle_first(total: Array, ties: Array, peak: Array, m: Array, r: Array) -> None:
+    """`settle` for rows that had seen nothing."""
+    wide()
+    one, zero = cast(1.0, m[0]), cast(0.0, m[0])
+    for k in range(LANES):
+        extra = ties[k] - one if peak[k] == peak[k] else zero
+        r[k] = np.nan if m[k] == np.inf else np.float64(total[k] + extra)
 
 
 @leaf
@@ -306,38 +327,35 @@ def deliver(
 
 # ---- the walk -------------------------------------------------------------------------------
 @leaf
-def step_across(
-    at: int, step: int, n: int, ahead: int, work: int, size: int, k: int, inv: Any,
-    e: int, e_step: int, keep: int,
-) -> None:
-    """LANES rows of a batch, from its row k on, take in a block of n columns."""
+def step_across(at: int, step: int, n: int, ahead: int, work: int, inv: Any) -> None:
+    """LANES rows take in a block of n columns."""
     outlined()
-    m, top = slot(work, M, size, k, inv), slot(work, TOP, size, k, inv)
-    origin, peak = slot(work, ORIGIN, size, k, inv), slot(work, PEAK, size, k, inv)
-    ties, sums = slot(work, TIES, size, k, inv), sums_of(work, size)
-    r, low = slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
-    base = slot(work, BASE, size, k, 0.0)
+    m, top = slot(work, M, LANES, 0, inv), slot(work, TOP, LANES, 0, inv)
+    origin, peak = slot(work, ORIGIN, LANES, 0, inv), slot(work, PEAK, LANES, 0, inv)
+    ties, sums = slot(work, TIES, LANES, 0, inv), sums_of(work, LANES)
+    r, low = slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
+    base = slot(work, BASE, LANES, 0, 0.0)
     largest_across(at, step, n, top)
     raise_maxima(top, m, origin, peak, r, low, base, inv)
-    exp_across(at, step, n, ahead, origin, peak, inv, sums, ties, e, e_step, keep)
+    exp_across(at, step, n, ahead, origin, peak, inv, sums, ties, 0, 0, 0)
     fold_across(sums, min(n, LANES), inv)
     settle(view(sums, LANES, inv), ties, peak, base, m, r, low)
 
 
 @leaf
-def begin(work: int, size: int, k: int, like: Any) -> None:
+def begin(work: int, like: Any) -> None:
     """LANES rows that have seen nothing."""
     wide()
-    m, r, low = slot(work, M, size, k, like), slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
+    m, r, low = slot(work, M, LANES, 0, like), slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
     for i in range(LANES):
         m[i], r[i], low[i] = cast(-np.inf, like), 0.0, 0.0
 
 
 @leaf
-def end(work: int, size: int, k: int) -> None:
+def end(work: int) -> None:
     """What rounding took from R goes back into it."""
     wide()
-    r, low = slot(work, R, size, k, 0.0), slot(work, LOW, size, k, 0.0)
+    r, low = slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
     for i in range(LANES):
         r[i] = r[i] + low[i] if abs(r[i]) < np.inf else r[i]
 
@@ -346,11 +364,19 @@ def end(work: int, size: int, k: int) -> None:
 def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, inv: Any) -> None:
     """M and R of every row of a batch of short rows, and its exponentials."""
     outlined()
-    b = itemsize(inv)
+    b, sums = itemsize(inv), sums_of(work, size)
+    total = view(sums, LANES, inv)
     for k in range(0, size, LANES):
-        begin(work, size, k, inv)
-        step_across(at + k * b, step, columns, 0, work, size, k, inv, e + k * b, size * b, 1)
-        end(work, size, k)
+        m, top = slot(work, M, size, k, inv), slot(work, TOP, size, k, inv)
+        origin, peak = slot(work, ORIGIN, size, k, inv), slot(work, PEAK, size, k, inv)
+        ties = slot(work, TIES, size, k, inv)
+        largest_across(at + k * b, step, columns, top)
+        first_maxima(top, m, origin, peak, inv)
+        exp_across(
+            at + k * b, step, columns, 0, origin, peak, inv, sums, ties, e + k * b, size * b, 1
+        )
+        fold_across(sums, min(columns, LANES), inv)
+        settle_first(total, ties, peak, m, slot(work, R, size, k, 0.0))
 
 
 @leaf
@@ -363,14 +389,14 @@ def walk_long(
     many = segments(columns)
     m, r = slot(work, M, LANES, 0, inv), slot(work, R, LANES, 0, 0.0)
     for q in range(many):
-        begin(work, LANES, 0, inv)
+        begin(work, inv)
         for j in range(q * SEGMENT, min((q + 1) * SEGMENT, columns), BLOCK):
             n = min(BLOCK, columns - j)
             at, step = fetch(row, g, columns, j, n, count, LANES, rest, tile, work, inv)
             ahead = BLOCK * step if at != tile and j + 2 * BLOCK <= columns else 0
-            step_across(at, step, n, ahead, work, LANES, 0, inv, tile, 0, 0)
+            step_across(at, step, n, ahead, work, inv)
             store(m, maxima[j // BLOCK])
-        end(work, LANES, 0)
+        end(work)
         for k in range(LANES):
             parts[k * many + q, rows.M], parts[k * many + q, rows.R] = m[k], r[k]
     for k in range(count):

@@ -423,7 +423,16 @@ def sum_where_terms_cancel(
     if not CANCELLED * abs(result) < size < np.inf:
         return result
     x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
-    return twofold.mean(x, m, t, n) if companion == TANGENTS else twofold.log_sum(x, m, n)
+    if companion == TANGENTS:
+        return twofold.mean(x, m, t, n)
+    if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
+        rest = -1.0
+        for j in range(n):
+            rest += exp_nonpositive(np.float64(x[j]) - m)
+        result = m + log1p(rest)
+        if abs(result) > 1e-6 * abs(m):
+            return float(result)
+    return twofold.log_sum(x, m, n)
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
