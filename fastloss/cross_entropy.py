@@ -60,6 +60,8 @@ def target_slope(
 @inline
 def pull_of(w_t: float, smoothing: float, mass: float, columns: int) -> float:
     """sum(q), w_t and mass being over the denominator: what multiplies the probabilities."""
+    if smoothing == 0.0:
+        return w_t  # 0 times an infinite mass would be NaN
     return (1.0 - smoothing) * w_t + smoothing / columns * mass
 
 
@@ -550,7 +552,8 @@ def cross_entropy(
         n_{ij} = \log \sum_k e^{x_{ik}/T} - x_{ij}/T
 
     The mean is the sum of s_i l_i over that of s_i w_{y_i}, both over the rows that are not ignored.
-    Computed online, fused: the value costs one read of the logits, the gradient one write more.
+    Computed online, fused: the value costs one read of the logits, the gradient one write more, and one read
+    more where rows are longer than 2 MB, or lie side by side in memory and have more than 128 classes.
 
     Parameters
     ----------

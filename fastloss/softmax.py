@@ -24,11 +24,11 @@ def map_rows(
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
     owing_at: Array, owing: Array,
     holds: int, x: int, xg_at: int, t: int, tg_at: int, companion: int, per_row: Array,
-    mode: int, a: float, b: float, g: float, temperature: float,
+    mode: int, a: float, g: float, temperature: float,
     out: int, og_at: int, streamed: int,
 ) -> None:
-    """A row of results from each row of logits, as `rows.finish` makes it from a, b and g, with b
-    times per_row[i] where there is one.
+    """A row of results from each row of logits, as `rows.finish` makes it from a, g and b, which
+    by SCALE is per_row[i] where there is one, else 1.
     """
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
@@ -50,7 +50,8 @@ def map_rows(
             m, r, u, v, c, peak = rows.merged(
                 parts, slot * count, count, holds, companion, inv
             )
-            hi, lo, bi, spot, exact, doubt = 0.0, 0.0, b, -1, 0.0, 0.0
+            hi, lo, spot, exact, doubt = 0.0, 0.0, -1, 0.0, 0.0
+            bi = 1.0 if mode == rows.SCALE else 0.0
             if mode == rows.FORWARD:
                 hi, lo = c, u / rows.mass(holds, m, r) if holds == leaves.LOGITS else u
             elif mode == rows.REVERSE:
@@ -135,7 +136,7 @@ def map_across(
     work: int, stride: int, rate: float, maxima: Array, parts: Array,
     x: int, xg_at: int, per_row: Array, mode: int, sums: Array, out: int, og_at: int, streamed: int,
 ) -> None:
-    """What `map_rows` makes by SCALE, with b = per_row[i], and by LOG, and `reduce_rows` without
+    """What `map_rows` makes by SCALE, and by LOG, and `reduce_rows` without
     tangents, for LANES rows at a time.
     """
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
@@ -206,7 +207,6 @@ class _Rows:
         per_row: Array | None = None,
         holds: int = leaves.LOGITS,
         a: float = 0.0,
-        b: float = 0.0,
         g: float = 0.0,
         dtype: np.dtype[Any] | None = None,
     ) -> Any:
@@ -238,7 +238,7 @@ class _Rows:
                 rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=mode != rows.LOG).run(
                     map_rows,
                     holds, at, xl.geometry, lies, tl.geometry, companion, each,
-                    mode, a, b, g, self.temperature, arrays.address(target), to.geometry, streamed,
+                    mode, a, g, self.temperature, arrays.address(target), to.geometry, streamed,
                 )
             if target is not result:
                 arrays.write_back(result, self.axes, target)
@@ -283,7 +283,7 @@ class _Softmax(_Rows):
     """p = softmax(x / T), with the symmetric Jacobian (diag(p) - p p') / T: J v = p (v - <p, v>) / T."""
 
     def value(self) -> Any:
-        return self.map(self.out, rows.SCALE, b=1.0)
+        return self.map(self.out, rows.SCALE)
 
     def jvp(self, tangent: ArrayLike, out: Array | None) -> Any:
         return self._product(self.vector(tangent, "tangent"), leaves.LOGITS, out)
@@ -313,7 +313,7 @@ class _Softmax(_Rows):
         """Softmax with the class axis last; jacobian's."""
         requested: Any = self.axis
         axis = arrays.axis_of(requested, self.x.ndim, "x")
-        p: Array = self.map(None, rows.SCALE, b=1.0, dtype=self.row_dtype)
+        p: Array = self.map(None, rows.SCALE, dtype=self.row_dtype)
         return np.moveaxis(p, axis, -1)
 
 
@@ -368,7 +368,7 @@ class _LogSumExp(_Rows):
             "the result",
         )
         per_row = arrays.converted(u, self.row_dtype).reshape(-1)
-        return self.map(out, rows.SCALE, b=1.0, per_row=per_row)
+        return self.map(out, rows.SCALE, per_row=per_row)
 
 
 # ---- formulas of the element-wise gates -----------------------------------------------------
@@ -410,7 +410,8 @@ def softmax(
 
     .. math:: p_j = \frac{\exp((x_j - m)/T)}{\sum_k \exp((x_k - m)/T)}, \quad m = \max_k x_k
 
-    Computed online, with one read of each row; two where rows lie side by side in memory, as along axis 0.
+    Computed online, with one read of each row; two where it is longer than 2 MB, or where rows of more than
+    128 numbers lie side by side in memory, as along axis 0.
 
     Parameters
     ----------

@@ -104,6 +104,14 @@ def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     assert np.array_equal(grad, np.moveaxis(expected, -1, 1))
 
 
+def test_an_infinite_weight_elsewhere(rng: Rng) -> None:
+    x = rng.normal(0, 3, (40, 5))
+    grad = fl.cross_entropy.grad(x, np.zeros(40, int), weight=[1, 2, 3, 4, np.inf], reduction="sum")
+    assert np.array_equal(grad, fl.cross_entropy.grad(x, np.zeros(40, int), reduction="sum"))
+    alone = fl.cross_entropy.grad(x[:1], [0], weight=[1, 2, 3, 4, np.inf], reduction="sum")
+    assert np.array_equal(alone, grad[:1])
+
+
 @pytest.mark.parametrize("n", [32, 33, 64, 97])
 def test_any_number_of_rows(n: int, dtype: type, rng: Rng) -> None:
     """Rows of a batch that is not full are written, and nothing beyond them."""

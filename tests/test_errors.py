@@ -469,8 +469,9 @@ def test_half_types_have_outputs_of_their_own(half: str) -> None:
 
 
 def test_other_types_of_ml_dtypes_are_named() -> None:
-    with pytest.raises(TypeError, match=r"^x has dtype float8_e4m3fn; expected a real"):
-        fl.softmax(np.zeros(3, ml_dtypes.float8_e4m3fn))
+    for kind in ("float8_e4m3fn", "float8_e4m3b11fnuz", "int4"):
+        with pytest.raises(TypeError, match=rf"^x has dtype {kind}; expected a real"):
+            fl.softmax(np.zeros(3, getattr(ml_dtypes, kind)))
     with pytest.raises(TypeError, match=r"^targets has dtype bfloat16; .*integer"):
         ce(np.zeros((3, 4)), np.zeros(3, ml_dtypes.bfloat16))
 

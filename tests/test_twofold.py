@@ -65,6 +65,19 @@ def test_products_with_a_jacobian(
         assert_close(getattr(getattr(fl, name), method)(x, v), truth, truth, -1, method)
 
 
+@pytest.mark.parametrize("row", [(-39.14, -1e-17), (-18.4207, -1e-8), (-20.7233, -1e-9), (-2.0, -0.145)])
+def test_logsumexp_of_two_whatever_their_order(row: tuple[float, float], dtype: type) -> None:
+    """The smaller term is not rounded against the larger one."""
+    x = np.array([row, row[::-1]], dtype)
+    with mpmath.workprec(300):
+        truth = float(mpmath.log(sum(mpmath.exp(mpmath.mpf(float(each))) for each in x[0])))
+    ours = fl.logsumexp(x)
+    assert ours[0] == ours[1]
+    # exp of a float64 is known to 2**-60, which is of no account for a float32
+    slack = 2.0**-60 * float(np.abs(x).max()) if dtype == np.float64 else 0.0
+    assert abs(float(ours[0]) - truth) < 4 * np.finfo(dtype).eps * abs(truth) + slack
+
+
 @pytest.mark.parametrize("off", SMALL)
 def test_logsumexp_near_zero(off: float, dtype: type, rng: np.random.Generator) -> None:
     x = fl.log_softmax(rng.normal(0, 1, (50, 6)).astype(dtype)) + dtype(off)

@@ -522,7 +522,7 @@ def make_short(
 
 # ---- the plan of a call ---------------------------------------------------------------------
 # Columns up to which LANES rows are short enough to wait for when Ctrl-C comes.
-LONGEST = launch.LAUNCH // 4
+LONGEST = launch.LAUNCH // LANES
 
 
 class Plan:
@@ -555,7 +555,7 @@ def plan_of(
 ) -> Plan | None:
     """A plan where rows are short, or lie nearer to each other than their own elements do."""
     inner = x.run if out is None else min(x.run, out.run)
-    near = x.apart == 0 or abs(x.apart) < abs(x.step)
+    near = 0 < abs(x.apart) < abs(x.step)
     if inner < LANES or not (1 < x.columns <= SHORT or (near and x.columns <= LONGEST)):
         return None
     return Plan(x.rows, x.columns, inner, rate, dtype)

@@ -68,7 +68,8 @@ def real(value: ArrayLike, name: str) -> Array:
                 f"pass {name}.filled(...) with the value that masked entries should have"
             )
         array = as_array(value, name)
-    if array.dtype.char not in _CHARS and not is_bfloat16(array.dtype):
+    dtype = array.dtype  # other packages' types, of kind V, have characters of NumPy's
+    if (dtype.char not in _CHARS or dtype.kind == "V") and not is_bfloat16(dtype):
         raise TypeError(f"{name} has dtype {array.dtype}; {_mend(array.dtype)}")
     return array
 

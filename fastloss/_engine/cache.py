@@ -189,6 +189,9 @@ def _open() -> Path | None:
     with suppress(OSError):
         os.utime(where)
         _prune(base, where)
+        for part in where.glob("*.part"):  # of a process that was killed while it wrote
+            if time.time() - part.lstat().st_mtime > 3600.0:
+                part.unlink(missing_ok=True)
     return where
 
 

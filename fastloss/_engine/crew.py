@@ -7,6 +7,7 @@ goes wrong with them costs what they would have done.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -17,12 +18,16 @@ from pathlib import Path
 from typing import IO
 
 Process = subprocess.Popen[str]
+_HIRED = "FASTLOSS_HIRED"  # set in the environment of the crew
 
 
 def can_be_hired() -> bool:
-    """Whether this is Python itself, which a `-c` can follow, and not a program that holds it."""
+    """Whether this is Python itself, which a `-c` can follow, and not a program that holds it; nor one of
+    the crew, whose site might warm up too.
+    """
     name = Path(sys.executable or "").name.lower()
-    return "python" in name and not hasattr(sys, "frozen")
+    hired = os.environ.get(_HIRED)
+    return "python" in name and not hasattr(sys, "frozen") and not hired
 
 
 def share_out(
@@ -73,8 +78,12 @@ def share_out(
 
 
 def _hired(program: str) -> Process:
+    given = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site,
+             "-S": sys.flags.no_site}
+    options = [option for option, on in given.items() if on]
     return subprocess.Popen(
-        [sys.executable, "-P", "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-P", *options, "-c", program], env={**os.environ, _HIRED: "1"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL, encoding="utf-8", creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
 

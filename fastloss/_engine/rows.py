@@ -426,9 +426,12 @@ def sum_where_terms_cancel(
     if companion == TANGENTS:
         return twofold.mean(x, m, t, n)
     if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
-        rest = -1.0
+        rest, left_out = 0.0, False  # but one element at the maximum, as R is
         for j in range(n):
-            rest += exp_nonpositive(np.float64(x[j]) - m)
+            if x[j] == m and not left_out:
+                left_out = True
+            else:
+                rest += exp_nonpositive(np.float64(x[j]) - m)
         result = m + log1p(rest)
         if abs(result) > 1e-6 * abs(m):
             return float(result)
