@@ -9,11 +9,24 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
-from fastloss._engine.arrays import Array
+from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.elementary import exp_nonpositive, log1p
 from fastloss._engine.jit import inline, kernel, leaf
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
-from fastloss._engine.vector import LANES, cast, fence, itemsize, part, view, wide
+from fastloss._engine.vector import (
+    LANES,
+    added,
+    cast,
+    chosen,
+    fence,
+    fold,
+    itemsize,
+    lanes,
+    part,
+    store,
+    view,
+    wide,
+)
 
 __all__ = ["cross_entropy", "nll_loss"]
 
@@ -41,18 +54,22 @@ def row_loss(
 
 @inline
 def target_slope(
-    m: float, r: float, mass: float, x_t: float, inv: float, w_t: float, smoothing: float, columns: int
+    m: Any, r: float, mass: float, x_t: Any, inv: Any, w_t: float, smoothing: float, columns: int
 ) -> Any:
     """(sum(q) p_t - q_t, the size of its terms), q the smoothed and weighted target; p_t and 1 - p_t
-    both keep their digits.
+    both keep their digits. m, x_t and inv are of the compute type.
     """
-    p, rest = rows.odds(leaves.LOGITS, m, r)
+    s = rows.mass(leaves.LOGITS, np.float64(m), r)
+    if smoothing == 0.0:
+        # r is that of an element at the maximum, and holds the target's where it is another
+        e = np.float64(exp_nonpositive((x_t - m) * inv))
+        rest = (r if x_t == m else r + (1.0 - e)) / s
+        return -(w_t * rest), abs(w_t * rest)
+    p, rest = rows.odds(leaves.LOGITS, np.float64(m), r)
     if x_t != m:
-        p *= exp_nonpositive((x_t - m) * inv)
+        p *= exp_nonpositive((np.float64(x_t) - np.float64(m)) * np.float64(inv))
         rest = 1.0 - p
     pull = (1.0 - smoothing) * w_t * rest
-    if smoothing == 0.0:
-        return -pull, abs(pull)
     even = smoothing / columns
     return even * (mass * p - w_t) - pull, even * (abs(mass) * p + abs(w_t)) + abs(pull)
 
@@ -153,7 +170,7 @@ def cross_entropy_rows(
             )
             continue
         slope, doubt = target_slope(
-            m, r, mass / denominator, np.float64(at_target[i]), np.float64(inv), w_t, smoothing, columns
+            cast(m, inv), r, mass / denominator, at_target[i], inv, w_t, smoothing, columns
         )
         exact = share * np.float64(inv) * slope
         if wanted == GRAD and companion != rows.WEIGHTS and room:
@@ -189,19 +206,31 @@ def cross_entropy_rows(
         fence()
 
 
-# What it keeps of each row of a batch.
-TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT = (across.OWN + k for k in range(6))
+# What it keeps of each row of a batch; by compute type what comes from arrays of it, else float64.
+INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT = (across.OWN + k for k in range(7))
+
+
+@leaf
+def pick_across(at: int, step: int, columns: int, y: Array, x_t: Array) -> None:
+    """x_t[k] = element y[k] of row k."""
+    wide()
+    found = lanes(y[0])
+    for j in range(columns):
+        chosen(view(at + j * step, LANES, y[0]), y, cast(j, y[0]), found)
+    store(found, x_t)
 
 
 @leaf
 def losses_across(
-    m: Array, r: Array, x_t: Array, w_t: Array, loss: Array, mass: float, inv: Any, columns: int
+    m: Array, r: Array, y: Array, x_t: Array, w_t: Array, loss: Array, mass: float, inv: Any, columns: int
 ) -> None:
+    """The losses of LANES rows, 0 where y is negative."""
     wide()
     for k in range(LANES):
-        loss[k] = row_loss(
-            np.float64(m[k]), r[k], 0.0, mass, x_t[k], np.float64(inv), w_t[k], 0.0, columns
+        each = row_loss(
+            np.float64(m[k]), r[k], 0.0, mass, np.float64(x_t[k]), np.float64(inv), w_t[k], 0.0, columns
         )
+        loss[k] = 0.0 if y[k] < 0 else each
 
 
 @leaf
@@ -215,88 +244,148 @@ def slopes_across(
         rate = share[k] * np.float64(inv)
         pull[k] = np.float64(cast(rate * pull_of(w, 0.0, mass / denominator, columns), inv))
         exact[k] = rate * target_slope(
-            np.float64(m[k]), r[k], mass / denominator, x_t[k], np.float64(inv), w, 0.0, columns
+            m[k], r[k], mass / denominator, x_t[k], inv, w, 0.0, columns
         )[0]
+
+
+@leaf
+def gradients_across(
+    e: int, step: int, n: int, factor: Array, y: Array, exact: Array, o: int, o_step: int
+) -> None:
+    """o = factor e, but `exact` in column y, and 0 where y is negative."""
+    wide()
+    wanted, c, d = lanes(factor[0]), lanes(factor[0]), lanes(factor[0])
+    store(y, wanted)
+    store(factor, c)
+    for k in range(LANES):
+        d[k] = cast(exact[k], factor[0])
+    for j in range(n):
+        q, v = view(e + j * step, LANES, factor[0]), lanes(factor[0])
+        column = cast(j, factor[0])
+        for k in range(LANES):
+            g = d[k] if wanted[k] == column else c[k] * q[k]
+            v[k] = cast(0.0, factor[0]) if wanted[k] < 0 else g
+        store(v, view(o + j * o_step, LANES, factor[0]))
+
+
+@leaf
+def sum_across(loss: Array) -> Any:
+    """The sum of a batch's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
+    wide()
+    total = lanes(loss[0])
+    for k in range(0, loss.size, LANES):
+        added(total, part(loss, k), total)
+    return fold(total)
+
+
+def summed(losses: Array, columns: int) -> float:
+    """What `cross_entropy_across` makes of the losses of one run of rows, batch by batch, from the losses."""
+    if losses.size == 1:
+        return float(losses[0])
+    size = across.batch_size(columns)
+    batches = np.zeros((-(-losses.size // size), size // LANES, LANES))
+    batches.reshape(-1)[: losses.size] = losses
+    totals = batches.sum(axis=1)
+    while totals.shape[1] > 1:
+        totals = totals[:, : totals.shape[1] // 2] + totals[:, totals.shape[1] // 2 :]
+    return float(totals.sum())
 
 
 @kernel
 def cross_entropy_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
     work: int, stride: int, rate: float, maxima: Array, parts: Array,
-    x: int, xg_at: int, targets: Array, weight: Array, mass: float, sample_weight: Array, losses: Array,
+    x: int, xg_at: int, targets: int, yg_at: int, weight: Array, mass: float, sample_weight: Array,
+    losses: Array, sums: int,
     wanted: int, denominator: float, out: int, og_at: int, streamed: int,
 ) -> None:
     """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
-    time.
+    time. With `sums`, of the losses that of each batch.
+
+    Targets are read once, and what is no class is an ignored row: they may be the caller's own.
     """
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
-    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
+    xg, yg, og = blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at)
     mine = work + w * stride
     scratch, b = across.flat_of(mine, size), itemsize(inv)
     short = columns <= across.SHORT
+    y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
+    w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
+    loss, exact = across.whole(mine, LOSS, size, 0.0), across.whole(mine, EXACT, size, 0.0)
+    none = cast(-1.0, inv)
+    for k in range(size):
+        w_t[k] = share[k] = 1.0
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
         to = blocks.row_address(out, og, i)
-        x_t, w_t = view(mine + TARGET * size * 8, size, 0.0), view(mine + WEIGHT * size * 8, size, 0.0)
-        share, loss = view(mine + SHARE * size * 8, size, 0.0), view(mine + LOSS * size * 8, size, 0.0)
-        exact = view(mine + EXACT * size * 8, size, 0.0)
+        blocks.load(targets + i * yg[STRIDE], yg, count, y)
+        for k in range(size):
+            y[k] = y[k] if k < count and 0 <= y[k] < columns else none
         if not short:  # before any gradient is written over it
             for k in range(count):
-                y = max(targets[i + k], 0)
-                x_t[k] = blocks.element(row + k * across.neighbour(xg), xg, y, scratch, inv)
+                there = row + k * across.neighbour(xg)
+                x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
         at, step = across.walk(
             row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
         )
-        for k in range(count):
-            y = max(targets[i + k], 0)
-            if short:
-                x_t[k] = view(at + y * step + k * b, 1, inv)[0]
-            w_t[k] = weight[y] if weight.size else 1.0
-            share[k] = sample_weight[i + k] if sample_weight.size else 1.0
+        for k in range(count if weight.size else 0):
+            w_t[k] = weight[max(int(y[k]), 0)]
+        for k in range(count if sample_weight.size else 0):
+            share[k] = sample_weight[i + k]
         for k in range(0, size, LANES):
             m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+            if short:
+                pick_across(at + k * b, step, columns, part(y, k), part(x_t, k))
             losses_across(
-                m, r, part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
+                m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
             )
             if wanted:
                 slopes_across(
                     m, r, part(x_t, k), part(w_t, k), part(share, k),
                     across.slot(mine, PULL, size, k, 0.0), part(exact, k), mass, denominator, inv, columns,
                 )
-        for k in range(count):
-            losses[i + k] = loss[k] if targets[i + k] >= 0 else 0.0
+        if sums:
+            losses[task] = sum_across(loss)
+        else:
+            for k in range(count):
+                losses[i + k] = loss[k]
         if not wanted:
             continue
+        if denominator == 0.0:
+            for k in range(size):
+                y[k] = none
         if short:
-            tile = across.make_short(at, step, columns, size, mine, inv, rows.SCALE, PULL)
-            for k in range(count):
-                y = targets[i + k]
-                if y < 0 or denominator == 0.0:
-                    for j in range(columns):
-                        view(tile + (j * size + k) * b, 1, inv)[0] = cast(0.0, inv)
-                else:
-                    view(tile + (y * size + k) * b, 1, inv)[0] = cast(exact[k], inv)
+            tile, e = across.tile_of(mine, columns, size, inv)
+            for k in range(0, size, LANES):
+                m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+                factor = across.slot(mine, across.FACTOR, size, k, inv)
+                across.probability_factors(m, r, across.slot(mine, PULL, size, k, 0.0), factor, inv)
+                gradients_across(
+                    e + k * b, size * b, columns, factor, part(y, k), part(exact, k), tile + k * b, size * b
+                )
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
             continue
         across.finish_long(
-            row, xg, columns, count, rest, mine, at, inv, maxima[w], rows.SCALE,
-            across.slot(mine, PULL, size, 0, 0.0), to, og, streamed,
+            row, xg, columns, count, size, rest, mine, at, inv, maxima[w], rows.SCALE,
+            across.whole(mine, PULL, size, 0.0), to, og, streamed,
         )
         one = view(scratch, 1, inv)
         for k in range(count):
-            y = targets[i + k]
             there = to + k * across.neighbour(og)
-            if y < 0 or denominator == 0.0:
+            if y[k] < 0:
                 blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og)
             else:
                 one[0] = cast(exact[k], inv)
-                blocks.put(one, 1, there, og, y, 0)
+                blocks.put(one, 1, there, og, int(y[k]), 0)
     if streamed:
         fence()
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------
+LENT = 1 << 16  # targets from which a copy of them would be felt
+
+
 class _Targets:
     """Checked rows of logits or log-probabilities, their class-index targets and their weights."""
 
@@ -320,15 +409,49 @@ class _Targets:
         self.reduction = arrays.reduction_of(reduction)
         self.weight = arrays.class_weights(weight, self.classes, self.row_dtype)
         self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.row_dtype)
-        self.targets, self.counted = arrays.class_targets(
-            targets, self.x.shape, self.axis, arrays.index_of(ignore_index, "ignore_index"), name
+        self.ignore_index = arrays.index_of(ignore_index, "ignore_index")
+        self.given = arrays.class_indices(targets, self.x.shape, self.axis, name)
+        # Whether the given targets, which are many, do without a private copy: none is ignored, and what
+        # the kernel reads it looks at itself, should another thread write to them.
+        self.lent = (
+            self.given.size >= LENT
+            and self.classes <= across.SHORT
+            and self.weight is self.sample_weight is None
+            and not 0 <= self.ignore_index < self.classes
+            and arrays.all_classes(self.given, self.classes)
         )
+        if not self.lent:
+            self.targets = self._own[0]
         if self.sample_weight is not None:
             self.sample_weight[self.targets < 0] = 0.0
         if self.reduction == "mean":
             self.weight, self.sample_weight = (
                 None if w is None else arrays.lifted(w) for w in (self.weight, self.sample_weight)
             )
+
+    @cached_property
+    def _own(self) -> tuple[Array, int]:
+        return arrays.class_targets(self.given, self.classes, self.ignore_index)
+
+    @cached_property
+    def targets(self) -> Array:
+        """A private copy, -1 where a row is ignored."""
+        return self._own[0]
+
+    def lendable(self, written: Array | None, dtype: np.dtype[Any]) -> Any:
+        """(address, layout) of the targets that `cross_entropy_across` reads while it writes an array."""
+        y, lies = self.given, None
+        if self.lent and (written is None or not arrays.overlap(y, written)):
+            lies = arrays.layout(y, tuple(range(y.ndim)), dtype)
+        if lies is None:
+            y = self.targets
+            lies = arrays.rows_of(y, (0,), dtype)
+        return arrays.address(y), lies
+
+    @property
+    def counted(self) -> int:
+        """Rows that are not ignored."""
+        return self.given.size if self.lent else self._own[1]
 
     def row_weights(self) -> Array:
         """Each row's weight in the mean, sample weight times class weight; 0 where ignored."""
@@ -339,19 +462,20 @@ class _Targets:
             share *= self.sample_weight
         return share
 
-    def reduce(self, losses: Array) -> Any:
-        """Losses of the rows, class weights within, to the value asked for."""
-        if self.sample_weight is not None:
-            losses *= self.sample_weight
-        if self.reduction == "none":
-            result = losses.astype(self.row_dtype).reshape(self.shape)
-            return result if result.ndim else result[()]
-        total = losses.sum()
+    def reduce(self, losses: Array | float) -> Any:
+        """Losses of the rows, class weights within, or their sum, to the value asked for."""
+        if not isinstance(losses, float):
+            if self.sample_weight is not None:
+                losses *= self.sample_weight
+            if self.reduction == "none":
+                result = losses.astype(self.row_dtype).reshape(self.shape)
+                return result if result.ndim else result[()]
+            losses = summed(losses, self.classes)
         if self.reduction == "mean":
             # No row that counts, or none of any weight: 0/0, whatever the logits.
             denominator = self.denominator
-            total = total / denominator if denominator != 0.0 else np.nan
-        return self.row_dtype.type(total)
+            losses = losses / denominator if denominator != 0.0 else np.nan
+        return self.row_dtype.type(losses)
 
     @cached_property
     def denominator(self) -> float:
@@ -421,12 +545,11 @@ class _CrossEntropy(_Targets):
         tangent: Array | None = None,
         hess: Array | None = None,
         given: Array | None = None,
-    ) -> Array:
-        """The losses of the rows; `result` and `hess` are written."""
+    ) -> Array | float:
+        """The losses of the rows, or their sum; `result` and `hess` are written."""
         dtype, axes = self.compute, (self.axis,)
-        losses = np.empty(self.targets.size)
-        if not losses.size:
-            return losses
+        if not self.given.size:
+            return np.empty(0)
         x, t = self.x, tangent
         for user, written in ((out, result), (given, hess)):
             if user is not None and written is not None:
@@ -459,12 +582,16 @@ class _CrossEntropy(_Targets):
         if not smooth and wanted in (NOTHING, GRAD):
             plan = across.plan_of(xl, lies if wanted else None, inv, dtype)
             if plan is not None:
+                y_at, yl = self.lendable(result, dtype)
+                sums = self.lent and plan.one_run and self.reduction != "none"
+                losses = np.empty(plan.batches if sums else xl.rows)
                 plan.run(
                     cross_entropy_across,
-                    x_at, xl.geometry, self.targets, none if weight is None else weight, mass, each, losses,
-                    wanted, divisor, to, lies.geometry, streamed,
+                    x_at, xl.geometry, y_at, yl.geometry, none if weight is None else weight, mass, each,
+                    losses, int(sums), wanted, divisor, to, lies.geometry, streamed,
                 )
-                return losses
+                return float(losses.sum()) if sums else losses
+        losses = np.empty(xl.rows)
         rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING).run(
             cross_entropy_rows,
             x_at, xl.geometry, self.targets, np.empty(xl.rows, dtype),

@@ -12,7 +12,7 @@ from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, kernel, leaf
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
-from fastloss._engine.vector import LANES, cast, fence, part, view, wide
+from fastloss._engine.vector import LANES, cast, fence, fold, itemsize, lanes, part, view, wide
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
 
@@ -122,12 +122,37 @@ SUM = -1  # of `map_across`: the logarithm of each row's sum of exponentials, to
 
 
 @leaf
-def sums_across(m: Array, r: Array, sums: Array) -> None:
+def sums_across(m: Array, r: Array, sums: Array) -> Any:
+    """The logarithms of LANES rows' sums of exponentials; how many are small beside their terms."""
     wide()
+    cancelled = lanes(0.0)
     for k in range(LANES):
         top = np.float64(m[k])
         # r says nothing where m is infinite; m is no NaN there, nor is any of the row
-        sums[k] = top if abs(top) == np.inf else top + log1p(r[k])
+        each = top if abs(top) == np.inf else top + log1p(r[k])
+        cancelled[k] = 1.0 if rows.CANCELLED * abs(each) < abs(top) < np.inf else 0.0
+        sums[k] = each
+    return fold(cancelled)
+
+
+@leaf
+def sums_again(at: int, step: int, columns: int, m: Array, sums: Array) -> Any:
+    """What `rows.sum_where_terms_cancel` does first, for LANES rows; how many it has to look at itself."""
+    wide()
+    rest, passed, left = lanes(0.0), lanes(0.0), lanes(0.0)
+    for j in range(columns):
+        q = view(at + j * step, LANES, m[0])
+        for k in range(LANES):
+            top = q[k] == m[k] and passed[k] == 0.0
+            e = exp_nonpositive(np.float64(q[k]) - np.float64(m[k]))
+            rest[k] += 0.0 if top else e
+            passed[k] = 1.0 if top else passed[k]
+    for k in range(LANES):
+        top = np.float64(m[k])
+        if rows.CANCELLED * abs(sums[k]) < abs(top) < np.inf:
+            sums[k] = top + log1p(rest[k])
+            left[k] = 1.0 if abs(sums[k]) <= rows.LOST * abs(top) else 0.0
+    return fold(left)
 
 
 @kernel
@@ -143,7 +168,7 @@ def map_across(
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
     own, nearby = across.OWN, across.neighbour(xg)
-    each = view(mine + own * size * 8, size, 0.0)  # b of SCALE
+    each = across.whole(mine, own, size, 0.0)  # b of SCALE
     for k in range(size):
         each[k] = 1.0
     for task in blocks.share(w, workers, first, last):
@@ -155,15 +180,16 @@ def map_across(
         if mode == SUM:
             for k in range(0, size, LANES):
                 m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
-                sums_across(m, r, part(each, k))
-                for q in range(min(LANES, count - k)):
-                    result = each[k + q]
-                    if columns <= blocks.BLOCK and rows.CANCELLED * abs(result) < abs(m[q]):
-                        result = rows.sum_where_terms_cancel(
-                            row + (k + q) * nearby, xg, columns, inv, row, xg, rows.ALONE,
-                            across.flat_of(mine, size), np.float64(m[q]), r[q], result,
-                        )
-                    sums[i + k + q] = cast(result, inv)
+                cancelled = sums_across(m, r, part(each, k))
+                if cancelled and columns <= across.SHORT and itemsize(inv) == 4:
+                    cancelled = sums_again(at + k * itemsize(inv), step, columns, m, part(each, k))
+                for q in range(min(LANES, count - k) if cancelled and columns <= blocks.BLOCK else 0):
+                    each[k + q] = rows.sum_where_terms_cancel(
+                        row + (k + q) * nearby, xg, columns, inv, row, xg, rows.ALONE,
+                        across.flat_of(mine, size), np.float64(m[q]), r[q], each[k + q],
+                    )
+            for k in range(count):
+                sums[i + k] = cast(each[k], inv)
             continue
         for k in range(count if per_row.size else 0):
             each[k] = per_row[i + k]
@@ -173,8 +199,8 @@ def map_across(
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
         else:
             across.finish_long(
-                row, xg, columns, count, rest, mine, at, inv, maxima[w], mode,
-                across.slot(mine, own, size, 0, 0.0), to, og, streamed,
+                row, xg, columns, count, size, rest, mine, at, inv, maxima[w], mode,
+                across.whole(mine, own, size, 0.0), to, og, streamed,
             )
     if streamed:
         fence()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import fastloss as fl
 from fastloss._engine import across, elementary, transpose
 
 Rng = np.random.Generator
+LOSS: Any = sys.modules[fl.cross_entropy.__module__]
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
 COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 1000, 1025, 33_000)
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -168,3 +170,61 @@ def _log1p(x: Any) -> Any:
     for k in range(x.size):
         y[k] = elementary.log1p(x[k])
     return y
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_many_targets_are_not_copied_and_nothing_shows_it(
+    reduction: str, rng: Rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n = 1000
+    x = rng.normal(0, 3, (n, 5)).astype(np.float32)
+    y = rng.integers(5, size=n)
+    monkeypatch.setattr(LOSS, "LENT", n + 1)
+    expected, slope = fl.cross_entropy.value_and_grad(x, y, reduction=reduction)
+    monkeypatch.setattr(LOSS, "LENT", n)
+    given = {
+        "int64": y,
+        "uint8": y.astype(np.uint8),
+        "strided": np.repeat(y, 3)[::3],
+        "backwards": np.ascontiguousarray(y[::-1])[::-1],
+        "swapped": y.astype(">i4"),
+        "read-only": np.frombuffer(y.tobytes(), np.int64),
+    }
+    for name, each in given.items():
+        value, grad = fl.cross_entropy.value_and_grad(x, each, reduction=reduction)
+        assert np.array_equal(value, expected), name
+        assert np.array_equal(grad, slope), name
+    apart = np.zeros((n, 8), np.float32)[:, :5]
+    assert np.array_equal(fl.cross_entropy.grad(x, y, reduction=reduction, out=apart), slope)
+    memory = np.empty(5 * n, np.float32)
+    under = memory[: 2 * n].view(np.int64)  # the gradient will be written over them
+    under[...] = y
+    assert np.array_equal(
+        fl.cross_entropy.grad(x, under, reduction=reduction, out=memory.reshape(n, 5)), slope
+    )
+    folded = fl.cross_entropy.grad(x.reshape(10, 100, 5), y.reshape(10, 100), reduction=reduction)
+    assert np.array_equal(folded.reshape(n, 5), slope)
+
+
+def test_many_targets_are_checked_and_may_be_ignored(rng: Rng, monkeypatch: pytest.MonkeyPatch) -> None:
+    n = LOSS.LENT
+    x, y = rng.normal(0, 3, (n, 3)), rng.integers(3, size=n)
+    out = np.full((n, 3), 7.0)
+    for wrong in (3, -1, 2**40, -(2**63)):
+        y[n - 5] = wrong
+        with pytest.raises(IndexError, match=rf"targets\[{n - 5}\] is {wrong}, out of range for 3 classes"):
+            fl.cross_entropy.grad(x, y, out=out)
+        assert (out == 7).all()
+        # Another thread may write such a target once they are checked: its row counts for nothing.
+        with monkeypatch.context() as patch:
+            patch.setattr(LOSS.arrays, "all_classes", lambda *_: True)
+            loss, grad = fl.cross_entropy.value_and_grad(x, y, reduction="sum")
+        assert not grad[n - 5].any()
+        y[n - 5] = -100
+        expected, slope = fl.cross_entropy.value_and_grad(x, y, reduction="sum")
+        assert loss == expected
+        assert np.array_equal(grad, slope)
+    y[n - 5] = 1
+    some, slope = fl.cross_entropy.value_and_grad(x, y, reduction="none", ignore_index=1)
+    assert not some[y == 1].any()
+    assert not slope[y == 1].any()

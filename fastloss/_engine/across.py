@@ -6,8 +6,9 @@ transposed in L1 first. Every sum is made in the order that `rows.walk` and `lea
 j of a block belongs to partial sum j mod LANES, and those fold by halves), so a row has the same bits
 whoever walks it, and which walk a call takes is a matter of speed alone.
 
-A batch is `size` rows, a multiple of LANES: many where rows are short, else LANES. Its tile of one block of
-columns lies where the array is, or in scratch, column j at `step` bytes times j.
+A batch is `size` rows, a multiple of LANES: as many as L1 holds where rows are short, else as many as
+make a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
+where the array is, or in scratch, column j at `step` bytes times j.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from fastloss._engine.vector import (
     maximum,
     multiplied,
     outlined,
+    part,
     prefetch,
     scaled,
     store,
@@ -44,6 +46,10 @@ from fastloss._engine.vector import (
 
 # Columns up to which a batch of rows lies whole in L1, with its exponentials.
 SHORT = 128
+# Bytes of a column of longer rows.
+WIDTH = 512
+# Columns between a loop and its prefetch.
+AHEAD = 16
 
 # ---- scratch of a worker --------------------------------------------------------------------
 # Arrays of `size` numbers of eight bytes at most. Of the compute type: the largest of a block, the running
@@ -53,13 +59,19 @@ TOP, M, ORIGIN, PEAK, TIES, FACTOR = 0, 1, 2, 3, 4, 5
 # Of float64: `rows.R` and what rounding took from it, and the sum before this block.
 R, LOW, BASE = 6, 7, 8
 # For the kernels' own use, and the total.
-OWN, SLOTS = 9, 15
+OWN, SLOTS = 9, 16
 
 
 @inline
 def slot(work: int, which: int, size: int, k: int, like: Any) -> Any:
     """LANES numbers of an array of the batch, from row k on."""
     return view(work + which * size * 8 + k * itemsize(like), LANES, like)
+
+
+@inline
+def whole(work: int, which: int, size: int, like: Any) -> Any:
+    """An array of the batch."""
+    return view(work + which * size * 8, size, like)
 
 
 @inline
@@ -95,7 +107,7 @@ _tile_length, _flat_length = inline(tile_length), inline(flat_length)
 
 def batch_size(columns: int) -> int:
     """Rows of a batch."""
-    return LANES * max(1, BLOCK // (LANES * columns))
+    return LANES * max(1, min(8, BLOCK // (LANES * columns)))
 
 
 # ---- leaves ---------------------------------------------------------------------------------
@@ -220,35 +232,41 @@ def exp_scale_across(
     at: int, step: int, n: int, ahead: int, origin: Array, inv: Any, factor: Array,
     o: int, o_step: int, streamed: int,
 ) -> None:
-    """o = factor exp((x - origin) inv); past the cache where `streamed`, to whole cache lines."""
+    """o = factor exp((x - origin) inv) for all rows of a batch; past the cache where `streamed`, to whole
+    cache lines.
+    """
     wide()
+    b = itemsize(inv)
     for j in range(n):
-        q = view(at + j * step, LANES, inv)
-        prefetch(view(at + j * step + ahead, LANES, inv), 0)
-        v = lanes(inv)
-        for k in range(LANES):
-            v[k] = exp_nonpositive((q[k] - origin[k]) * inv) * factor[k]
-        if streamed:
-            stream(v, o + j * o_step, LANES * itemsize(inv) // 64)
-        else:
-            store(v, view(o + j * o_step, LANES, inv))
+        for i in range(0, origin.size, LANES):
+            q = view(at + j * step + i * b, LANES, inv)
+            prefetch(view(at + j * step + i * b + ahead, LANES, inv), 0)
+            v, from_, by = lanes(inv), part(origin, i), part(factor, i)
+            for k in range(LANES):
+                v[k] = exp_nonpositive((q[k] - from_[k]) * inv) * by[k]
+            if streamed:
+                stream(v, o + j * o_step + i * b, LANES * b // 64)
+            else:
+                store(v, view(o + j * o_step + i * b, LANES, inv))
 
 
 @leaf
 def shift_across(
     at: int, step: int, n: int, m: Array, inv: Any, log_s: Array, o: int, o_step: int, streamed: int
 ) -> None:
-    """o = (x - m) inv - log s."""
+    """o = (x - m) inv - log s for all rows of a batch."""
     wide()
+    b = itemsize(inv)
     for j in range(n):
-        v = lanes(inv)
-        subtracted(view(at + j * step, LANES, inv), m, v)
-        scaled(v, inv, v)
-        subtracted(v, log_s, v)
-        if streamed:
-            stream(v, o + j * o_step, LANES * itemsize(inv) // 64)
-        else:
-            store(v, view(o + j * o_step, LANES, inv))
+        for i in range(0, m.size, LANES):
+            v = lanes(inv)
+            subtracted(view(at + j * step + i * b, LANES, inv), part(m, i), v)
+            scaled(v, inv, v)
+            subtracted(v, part(log_s, i), v)
+            if streamed:
+                stream(v, o + j * o_step + i * b, LANES * b // 64)
+            else:
+                store(v, view(o + j * o_step + i * b, LANES, inv))
 
 
 # ---- tiles in and out -----------------------------------------------------------------------
@@ -297,6 +315,8 @@ def fetch(
         flat = flat_of(work, size)
         if g[DIRECT] and count == size and rest * columns * b >= 64:
             flat = at
+            for k in range(0, size * columns, LANES):  # what comes after the next batch
+                prefetch(view(at, 0, like), 2 * size * columns + k)
         else:
             load(at, g, count * columns, view(flat, count * columns, like))
         transpose.to_columns(flat, columns, size, tile, like)
@@ -327,14 +347,14 @@ def deliver(
 
 # ---- the walk -------------------------------------------------------------------------------
 @leaf
-def step_across(at: int, step: int, n: int, ahead: int, work: int, inv: Any) -> None:
-    """LANES rows take in a block of n columns."""
+def step_across(at: int, step: int, n: int, ahead: int, work: int, size: int, i: int, inv: Any) -> None:
+    """LANES rows of a batch, from row i on, take in a block of n columns."""
     outlined()
-    m, top = slot(work, M, LANES, 0, inv), slot(work, TOP, LANES, 0, inv)
-    origin, peak = slot(work, ORIGIN, LANES, 0, inv), slot(work, PEAK, LANES, 0, inv)
-    ties, sums = slot(work, TIES, LANES, 0, inv), sums_of(work, LANES)
-    r, low = slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
-    base = slot(work, BASE, LANES, 0, 0.0)
+    m, top = slot(work, M, size, i, inv), slot(work, TOP, size, i, inv)
+    origin, peak = slot(work, ORIGIN, size, i, inv), slot(work, PEAK, size, i, inv)
+    ties, sums = slot(work, TIES, size, i, inv), sums_of(work, size)
+    r, low = slot(work, R, size, i, 0.0), slot(work, LOW, size, i, 0.0)
+    base = slot(work, BASE, size, i, 0.0)
     largest_across(at, step, n, top)
     raise_maxima(top, m, origin, peak, r, low, base, inv)
     exp_across(at, step, n, ahead, origin, peak, inv, sums, ties, 0, 0, 0)
@@ -343,20 +363,18 @@ def step_across(at: int, step: int, n: int, ahead: int, work: int, inv: Any) -> 
 
 
 @leaf
-def begin(work: int, like: Any) -> None:
-    """LANES rows that have seen nothing."""
-    wide()
-    m, r, low = slot(work, M, LANES, 0, like), slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
-    for i in range(LANES):
+def begin(work: int, size: int, like: Any) -> None:
+    """Rows of a batch that have seen nothing."""
+    m, r, low = whole(work, M, size, like), whole(work, R, size, 0.0), whole(work, LOW, size, 0.0)
+    for i in range(size):
         m[i], r[i], low[i] = cast(-np.inf, like), 0.0, 0.0
 
 
 @leaf
-def end(work: int) -> None:
+def end(work: int, size: int) -> None:
     """What rounding took from R goes back into it."""
-    wide()
-    r, low = slot(work, R, LANES, 0, 0.0), slot(work, LOW, LANES, 0, 0.0)
-    for i in range(LANES):
+    r, low = whole(work, R, size, 0.0), whole(work, LOW, size, 0.0)
+    for i in range(size):
         r[i] = r[i] + low[i] if abs(r[i]) < np.inf else r[i]
 
 
@@ -381,23 +399,24 @@ def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, i
 
 @leaf
 def walk_long(
-    row: int, g: Array, columns: int, count: int, rest: int, work: int, tile: int, inv: Any,
+    row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, tile: int, inv: Any,
     maxima: Array, parts: Array,
 ) -> None:
-    """M and R of LANES rows; maxima[b, k] = the maximum that block b of row k saw."""
+    """M and R of the rows of a batch; maxima[b, k] = the maximum that block b of row k saw."""
     outlined()
     many = segments(columns)
-    m, r = slot(work, M, LANES, 0, inv), slot(work, R, LANES, 0, 0.0)
+    m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     for q in range(many):
-        begin(work, inv)
+        begin(work, size, inv)
         for j in range(q * SEGMENT, min((q + 1) * SEGMENT, columns), BLOCK):
             n = min(BLOCK, columns - j)
-            at, step = fetch(row, g, columns, j, n, count, LANES, rest, tile, work, inv)
+            at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
             ahead = BLOCK * step if at != tile and j + 2 * BLOCK <= columns else 0
-            step_across(at, step, n, ahead, work, inv)
-            store(m, maxima[j // BLOCK])
-        end(work)
-        for k in range(LANES):
+            for i in range(0, size, LANES):
+                step_across(at + i * itemsize(inv), step, n, ahead, work, size, i, inv)
+            maxima[j // BLOCK, :size] = m
+        end(work, size)
+        for k in range(size):
             parts[k * many + q, rows.M], parts[k * many + q, rows.R] = m[k], r[k]
     for k in range(count):
         mk, r[k], _, _, _, _ = rows.merged(parts, k * many, many, LOGITS, rows.ALONE, inv)
@@ -421,30 +440,35 @@ def block_factors(
 
 @leaf
 def finish_long(
-    row: int, g: Array, columns: int, count: int, rest: int, work: int, tile: int, inv: Any,
+    row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, tile: int, inv: Any,
     maxima: Array, mode: int, by: Array, out: int, og: Array, streamed: int,
 ) -> None:
-    """Columns of results for LANES rows: `by` times the softmax, or the log-softmax."""
+    """Columns of results for the rows of a batch: `by` times the softmax, or the log-softmax."""
     outlined()
-    m, r = slot(work, M, LANES, 0, inv), slot(work, R, LANES, 0, 0.0)
-    origin, factor = slot(work, ORIGIN, LANES, 0, inv), slot(work, FACTOR, LANES, 0, inv)
+    m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
+    origin, factor = whole(work, ORIGIN, size, inv), whole(work, FACTOR, size, inv)
     b = itemsize(inv)
-    there = lies_across(og, count, LANES, inv)
+    there = lies_across(og, count, size, inv)
     past = int(streamed and there and (out | og[STRIDE]) & 63 == 0)
     if mode == rows.LOG:
-        logarithms(r, factor, inv)
+        for k in range(0, size, LANES):
+            logarithms(part(r, k), part(factor, k), inv)
     for j in range(0, columns, BLOCK):
         n = min(BLOCK, columns - j)
-        at, step = fetch(row, g, columns, j, n, count, LANES, rest, tile, work, inv)
-        to, to_step = (out + j * og[STRIDE], og[STRIDE]) if there else (tile, LANES * b)
-        ahead = 64 * step if at != tile and j + 2 * BLOCK <= columns else 0
+        at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
+        to, to_step = (out + j * og[STRIDE], og[STRIDE]) if there else (tile, size * b)
+        ahead = AHEAD * step if at != tile and j + 2 * BLOCK <= columns else 0
         if mode == rows.LOG:
             shift_across(at, step, n, m, inv, factor, to, to_step, past)
         else:
-            block_factors(maxima[j // BLOCK], m, r, by, origin, factor, inv)
+            seen = maxima[j // BLOCK]
+            for k in range(0, size, LANES):
+                block_factors(
+                    part(seen, k), part(m, k), part(r, k), part(by, k), part(origin, k), part(factor, k), inv
+                )
             exp_scale_across(at, step, n, ahead, origin, inv, factor, to, to_step, past)
         if not there:
-            deliver(tile, columns, j, n, count, LANES, work, out, og, 0, inv)
+            deliver(tile, columns, j, n, count, size, work, out, og, 0, inv)
     if past:
         fence()
 
@@ -475,7 +499,7 @@ def walk(
     outlined()
     tile, e = tile_of(work, columns, size, inv)
     if columns > SHORT:
-        walk_long(row, g, columns, count, rest, work, tile, inv, maxima, parts)
+        walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, parts)
         return tile, 0
     at, step = fetch(row, g, columns, 0, columns, count, size, rest, tile, work, inv)
     walk_short(at, step, columns, size, work, e, inv)
@@ -527,27 +551,34 @@ LONGEST = launch.LAUNCH // LANES
 
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
-    are not short a number for each block and STATE for each segment of LANES rows.
+    are not short a number for each block and STATE for each segment of their rows.
     """
 
     def __init__(self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any]) -> None:
         self._type = dtype.char
+        self.one_run = n == inner
         short = columns <= SHORT
-        size = min(batch_size(columns), -(-inner // LANES) * LANES) if short else LANES
-        self._tasks = n // inner * -(-inner // size), size * columns
-        self._workers = launch.workers(n * columns, self._tasks[0])
+        size = batch_size(columns)
+        if not short:
+            size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES)
+        size = min(size, -(-inner // LANES) * LANES)
+        self.batches = n // inner * -(-inner // size)
+        self._size = size * columns
+        self._workers = launch.workers(n * columns, self.batches)
         numbers = flat_length(columns, size) + (2 if short else 1) * tile_length(columns, size)
         room = (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize
         self._scratch = Scratch(self._workers, room)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
-        maxima = np.empty((self._workers, blocks_, LANES), dtype)
-        parts = np.empty((self._workers, LANES * segments_, rows.STATE))
+        maxima = np.empty((self._workers, blocks_, size), dtype)
+        parts = np.empty((self._workers, size * segments_, rows.STATE))
         self._args = (
             columns, inner, size, self._scratch.address, self._scratch.stride, rate, maxima, parts
         )
 
     def run(self, kernel: Kernel, *args: Any) -> None:
-        launch.run(kernel, self._workers, self._type, *self._tasks, (*self._args, *args))
+        launch.run(
+            kernel, self._workers, self._type, self.batches, self._size, (*self._args, *args)
+        )
 
 
 def plan_of(

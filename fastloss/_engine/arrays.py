@@ -344,15 +344,8 @@ def reduction_of(value: str) -> str:
 
 
 # ---- targets and weights --------------------------------------------------------------------
-def class_targets(
-    targets: ArrayLike, shape: tuple[int, ...], axis: int, ignore_index: int, of: str
-) -> tuple[NDArray[np.int64], int]:
-    """A private int64 copy of class-index targets, range-checked, -1 where a row is ignored; and how many
-    are not.
-
-    The copy is taken first and checked after, so that what was checked is what is used, even while
-    another thread writes to `targets`.
-    """
+def class_indices(targets: ArrayLike, shape: tuple[int, ...], axis: int, of: str) -> Array:
+    """Class-index targets, an integer for each row; whether they are classes is not looked at."""
     given = as_array(targets, "targets")
     classes = shape[axis]
     expected = shape[:axis] + shape[axis + 1 :]
@@ -383,13 +376,32 @@ def class_targets(
         )
     if classes == 0:
         raise ValueError(f"{of} of shape {shape} have no classes along axis {axis}")
+    return given
+
+
+def all_classes(indices: Array, classes: int) -> bool:
+    """Whether all are from 0 to `classes` - 1, in one pass."""
+    if not indices.size:
+        return True
+    if indices.dtype.kind == "i":  # read as unsigned, what is below 0 is above all that is not
+        indices = indices.view(indices.dtype.str.replace("i", "u"))
+        classes = min(classes, 1 << 8 * indices.dtype.itemsize - 1)
+    return int(indices.max()) < classes
+
+
+def class_targets(given: Array, classes: int, ignore_index: int) -> tuple[NDArray[np.int64], int]:
+    """A private int64 copy of class indices, range-checked, -1 where a row is ignored; and how many are not.
+
+    The copy is taken first and checked after, so that what was checked is what is used, even while
+    another thread writes to `given`.
+    """
     own = np.array(given, dtype=given.dtype.newbyteorder("="), order="C").reshape(-1)
-    inside = not own.size or bool(own.min() >= 0 and own.max() < classes)
+    inside = all_classes(own, classes)
     if not inside:
         wrong = (own != ignore_index) & ((own < 0) | (own >= classes))
         if wrong.any():
             first = int(wrong.argmax())
-            where = tuple(int(i) for i in np.unravel_index(first, expected))
+            where = tuple(int(i) for i in np.unravel_index(first, given.shape))
             raise IndexError(
                 f"targets{list(where) if where else ''} is {own[first]}, out of range for "
                 f"{classes} classes (0 to {classes - 1}, or ignore_index={ignore_index})"

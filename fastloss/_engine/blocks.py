@@ -37,6 +37,7 @@ from fastloss._engine.vector import (
     peek,
     poke,
     prefetch,
+    store,
     stream,
     view,
     wide,
@@ -143,7 +144,9 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
     step, code, swap = g[STRIDE], g[CODE], g[SWAP] != 0
     if g[DIRECT]:
         lying = view(address, n, to[0])
-        for j in range(n):
+        for j in range(0, n - LANES + 1, LANES):
+            store(part(lying, j), part(to, j))
+        for j in range(n // LANES * LANES, n):
             to[j] = lying[j]
     elif code == _F2 and in_vectors(address, step, swap, n):
         load_float16(address, n, to)
@@ -280,11 +283,13 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
         last = first + (n - first) * step // 64 * (64 // step)
         stream(view(results.ctypes.data + first * step, n - first, results[0]),
                address + first * step, (last - first) * step // 64)
-    for k in range(first):
+        for k in range(first):
+            lying[k] = results[k]
+    # LLVM makes no vectors of a loop over arrays that might overlap.
+    for k in range(last, n - LANES + 1, LANES):
+        store(part(results, k), part(lying, k))
+    for k in range(last + (n - last) // LANES * LANES, n):
         lying[k] = results[k]
-    for k in range(last, n):
-        lying[k] = results[k]
-
 
 
 @inline

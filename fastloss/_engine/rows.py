@@ -73,6 +73,8 @@ SCALE, LOG, CURVE, FORWARD, REVERSE = 0, 1, 2, 3, 4
 # How much larger than every result of a row their terms may be: rounding the terms costs up to two units
 # of the last place.
 CANCELLED = 1.5
+# A share of its terms down to which float64 gives a float32 sum all its digits.
+LOST = 1e-6
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
@@ -433,7 +435,7 @@ def sum_where_terms_cancel(
             else:
                 rest += exp_nonpositive(np.float64(x[j]) - m)
         result = m + log1p(rest)
-        if abs(result) > 1e-6 * abs(m):
+        if abs(result) > LOST * abs(m):
             return float(result)
     return twofold.log_sum(x, m, n)
 

@@ -321,6 +321,21 @@ multiplied = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y), "x y")
 larger = _lane_by_lane(_maximum_of, "maximum(x, y)")
 
 
+@instruction
+def chosen(tyctx: Any, x: Any, y: Any, c: Any, to: Any) -> Any:
+    """to[k] = x[k] where y[k] is c, for LANES numbers."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        new, key, old = (
+            loaded(context, builder, t, v) for t, v in ((x, args[0]), (y, args[1]), (to, args[3]))
+        )
+        found = builder.fcmp_ordered("==", key, _splat(builder, args[2], key.type))
+        stored(context, builder, to, args[3], builder.select(found, new, old))
+        return context.get_dummy_value()
+
+    return types.void(x, y, c, to), codegen
+
+
 def _splat(builder: Any, value: Any, vector: Any) -> Any:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
