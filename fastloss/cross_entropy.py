@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.elementary import exp_nonpositive, log1p
-from fastloss._engine.jit import inline, kernel, leaf
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
 from fastloss._engine.vector import (
     LANES,
@@ -96,9 +97,9 @@ NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
 
 @kernel
 def cross_entropy_rows(
-    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
-    owing_at: Array, owing: Array,
+    owing_at: Array, owing: Array, phase: int,
     x: int, xg_at: int, targets: Array, at_target: Array, weight: Array, mass: float,
     sample_weight: Array, smoothing: float, temperature: float, losses: Array,
     wanted: int, denominator: float, t: int, tg_at: int, companion: int,

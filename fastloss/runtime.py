@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 import fastloss
 from fastloss._engine import arrays, cache, crew, launch, threads
+from fastloss._engine.kernels import Kinds
 from fastloss._engine.loss import Operation
 from fastloss._engine.vector import LANES
 from fastloss.cli import console
@@ -139,8 +140,8 @@ def warmup(
     Returns
     -------
     int
-        How many compilations that took, two a kernel and type: for one worker and for several. What was
-        found in the cache is not among them.
+        How many compilations that took: one a kernel and type, and one for all that several threads
+        share. What was found in the cache is not among them.
 
     Raises
     ------
@@ -173,12 +174,7 @@ def warmup(
     listed: Any = [dtypes] if isinstance(dtypes, str | type | np.dtype) else dtypes
     types = list(dict.fromkeys(_compute_type(d) for d in listed))
     jobs = _jobs([known[name] for name in names], types)
-    twins = launch.twins()
-    missing = {
-        job: signature
-        for job, signature in jobs.items()
-        if not all(cache.holds(job[0].twin(parallel), signature) for parallel in twins)
-    }
+    missing = launch.missing(jobs)
     before = cache.compilations
     compiled = 0
     with console.progress("compiling", "kernels", len(missing)) as advance:
@@ -187,15 +183,13 @@ def warmup(
             request = json.dumps(
                 {
                     "path": [place for place in sys.path if isinstance(place, str)],
-                    "ops": names, "dtypes": [t.char for t in types], "twins": twins,
+                    "ops": names, "dtypes": [t.char for t in types],
                 }
             )
             kinds = dict.fromkeys(kind for _, kind in missing)
             alike = [[_name(job) for job in missing if job[1] == kind] for kind in kinds]
             compiled = crew.share_out(_PROGRAM, request, str(home), alike, count, lambda: advance(1))
-        for (kernel, kind), signature in jobs.items():
-            for parallel in twins:
-                launch.prepare(kernel, parallel, kind, signature)
+        launch.ahead(jobs)
     return compiled + cache.compilations - before
 
 
@@ -209,17 +203,15 @@ runtime._compile_what_is_asked(**request)
 """
 
 
-def _compile_what_is_asked(ops: list[str], dtypes: list[str], twins: list[bool]) -> None:
-    """Say where code is kept, then compile what standard input names, and answer how many twins it took."""
+def _compile_what_is_asked(ops: list[str], dtypes: list[str]) -> None:
+    """Say where code is kept, then compile what standard input names, and answer whether it had to."""
     known = _operations()
     jobs = _jobs([known[name] for name in ops], [np.dtype(d) for d in dtypes])
-    named = {_name(job): (*job, signature) for job, signature in jobs.items()}
+    named = {_name(job): (*job, kinds) for job, kinds in jobs.items()}
     print(cache.directory(), flush=True)
     for line in sys.stdin:
-        kernel, kind, signature = named[line.rstrip("\n")]
         before = cache.compilations
-        for parallel in twins:
-            launch.prepare(kernel, parallel, kind, signature)
+        launch.prepare(*named[line.rstrip("\n")])
         print(cache.compilations - before, flush=True)
 
 
@@ -229,7 +221,7 @@ def _operations() -> dict[str, Operation[..., Any]]:
 
 def _jobs(
     operations: Iterable[Operation[..., Any]], types: Iterable[np.dtype[Any]]
-) -> dict[launch.Job, launch.Signature]:
+) -> dict[launch.Job, Kinds]:
     """The kernels that operations run on types, each once."""
     with launch.Listing() as found:
         for operation in operations:

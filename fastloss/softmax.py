@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from fastloss._engine import across, arrays, blocks, leaves, pointwise, rows
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
-from fastloss._engine.jit import inline, kernel, leaf
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
 from fastloss._engine.vector import LANES, cast, fence, fold, itemsize, lanes, part, view, wide
 
@@ -20,9 +21,9 @@ __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "sof
 # ---- kernels --------------------------------------------------------------------------------
 @kernel
 def map_rows(
-    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
-    owing_at: Array, owing: Array,
+    owing_at: Array, owing: Array, phase: int,
     holds: int, x: int, xg_at: int, t: int, tg_at: int, companion: int, per_row: Array,
     mode: int, a: float, g: float, temperature: float,
     out: int, og_at: int, streamed: int,
@@ -81,9 +82,10 @@ def map_rows(
 
 @kernel
 def reduce_rows(
-    w: int, workers: int, first: int, last: int, phase: int, columns: int,
+    w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
-    owing_at: Array, owing: Array, x: int, xg_at: int, t: int, tg_at: int, companion: int, out: Array,
+    owing_at: Array, owing: Array, phase: int,
+    x: int, xg_at: int, t: int, tg_at: int, companion: int, out: Array,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import os
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
+
+from fastloss._engine import launch
 
 SEED = int(os.environ.get("FASTLOSS_TEST_SEED", "20261121"))
 
@@ -24,3 +27,19 @@ def rng(request: pytest.FixtureRequest) -> np.random.Generator:
 @pytest.fixture(params=[np.float32, np.float64], ids=["f4", "f8"])
 def dtype(request: pytest.FixtureRequest) -> type:
     return request.param
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kinds_are_those_compiled() -> Any:
+    """A block does not know its arguments' types: that every call has those compiled for is tested here."""
+    run = launch.run
+
+    def checked(kernel: Any, count: int, kind: str, tasks: int, size: int, args: Any, *rest: Any) -> None:
+        fixed = rest[0].values if rest else ()
+        if kind in kernel.ready:
+            assert launch._kinds((*fixed, *args)) == kernel.ready[kind].kinds, kernel.__name__
+        run(kernel, count, kind, tasks, size, args, *rest)
+
+    launch.run = checked
+    yield
+    launch.run = run

@@ -24,7 +24,7 @@ from fault import start as start_optimised
 import fastloss
 from fastloss import runtime
 from fastloss._engine import threads
-from fastloss._engine.jit import KERNELS
+from fastloss._engine.kernels import KERNELS
 
 # What is kept does not depend on how well it is compiled; how long these tests take does. (Without any
 # optimisation Numba keeps nothing.)
@@ -335,9 +335,9 @@ for shape in ((3, 4), (200, 900), (1, 200_000)):
 print(cache.compilations)
 print(fl.warmup("float32", "softplus"))
 """
-    # Of two operations, twins of values and of products; other processes compiled them.
-    own = "0" if threads.available() > 1 else "8"
-    assert run(code, FASTLOSS_CACHE_DIR=tmp_path / "c", timeout=300).splitlines() == ["8", own, "0"]
+    # Of two operations, values and products, which other processes compiled; and what threads share.
+    all_, own = ("5", "1") if threads.available() > 1 else ("5", "5")
+    assert run(code, FASTLOSS_CACHE_DIR=tmp_path / "c", timeout=300).splitlines() == [all_, own, "0"]
     assert run(code, FASTLOSS_CACHE_DIR=tmp_path / "c").splitlines() == ["0", "0", "0"]
     assert {p.suffix for p in tmp_path.rglob("*") if p.is_file()} == {".code"}
 
@@ -360,11 +360,11 @@ def test_warmup_of_a_script_without_a_main_guard_or_standard_input(tmp_path: Pat
     env = os.environ | {"FASTLOSS_CACHE_DIR": str(tmp_path / "c"), "NUMBA_OPT": "1"}
     command = f"exec {sys.executable} {script} <&- 2>&-"
     done = subprocess.run(command, shell=True, env=env, capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout.splitlines()) == (0, ["begun", "4 0"])
+    assert (done.returncode, done.stdout.splitlines()) == (0, ["begun", "3 1"])
 
 
 def test_warmup_without_a_cache() -> None:
-    assert run(WARM, FASTLOSS_CACHE=0).splitlines() == ["begun", "4 4"]
+    assert run(WARM, FASTLOSS_CACHE=0).splitlines() == ["begun", "3 3"]
 
 
 @linux
@@ -394,7 +394,7 @@ def test_warmup_is_of_every_kernel_in_both_types() -> None:
     jobs = runtime._jobs(runtime._operations().values(), [np.dtype("f4"), np.dtype("f8")])
     assert set(jobs) == {(kernel, kind) for kernel in KERNELS for kind in "fd"}
     assert len({runtime._name(job) for job in jobs}) == len(jobs)
-    assert 2 * len(jobs) <= 60  # compilations, which users wait for
+    assert len(jobs) <= 30  # compilations, which users wait for
 
 
 def test_warmup_of_what_is_not_there() -> None:

@@ -27,13 +27,13 @@ status = pytest.main(["-q", *(f"{{folder}}/{{name}}" for name in (
 ))])
 import numpy as np
 from fastloss import runtime
-from fastloss._engine.jit import KERNELS
-compiled = {{
-    (kernel, types): found for kernel in KERNELS for types, found in kernel.serial.overloads.items()
-}}
+from fastloss._engine.kernels import KERNELS
+compiled = {{(kernel, kind): entry for kernel in KERNELS for kind, entry in kernel.ready.items()}}
 listed = runtime._jobs(runtime._operations().values(), [np.dtype("f4"), np.dtype("f8")])
-alike = set(compiled) == {{(kernel, types) for (kernel, _), types in listed.items()}}
-code = "".join(found.library.get_asm_str() for found in compiled.values())
+alike = {{job: entry.kinds for job, entry in compiled.items()}} == listed
+code = "".join(
+    code.library.get_asm_str() for entry in compiled.values() for code in entry.run.overloads.values()
+)
 print("ends with", int(status), alike, *sorted(set(re.findall("[xyz]mm|vfmadd", code))))
 """
 CPUS = {

@@ -278,7 +278,8 @@ def test_an_interrupt_waits_for_the_other_workers() -> None:
     """They write to arrays that may be gone once it is raised on."""
     done = []
 
-    def twin(w: int, *_: Any) -> None:
+    def entry(*arguments: int) -> None:
+        w = arguments[1]
         if w == 0:
             time.sleep(0.1)  # the other has begun
             raise KeyboardInterrupt
@@ -286,7 +287,7 @@ def test_an_interrupt_waits_for_the_other_workers() -> None:
         done.append(w)
 
     with pytest.raises(KeyboardInterrupt):
-        launch._run_on_pool(twin, 2, [(0, 1)], ())
+        launch._run_on_pool(entry, 0, 2, [(0, 1)])
     assert done == [1]
 
 

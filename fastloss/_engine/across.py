@@ -21,7 +21,8 @@ from fastloss._engine import launch, rows, transpose, twofold
 from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
 from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
 from fastloss._engine.elementary import exp_nonpositive, log1p
-from fastloss._engine.jit import Kernel, inline, leaf
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import Kernel
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.vector import (
     LANES,
@@ -571,14 +572,12 @@ class Plan:
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
         maxima = np.empty((self._workers, blocks_, size), dtype)
         parts = np.empty((self._workers, size * segments_, rows.STATE))
-        self._args = (
+        self._args = launch.Arguments((
             columns, inner, size, self._scratch.address, self._scratch.stride, rate, maxima, parts
-        )
+        ))
 
     def run(self, kernel: Kernel, *args: Any) -> None:
-        launch.run(
-            kernel, self._workers, self._type, self.batches, self._size, (*self._args, *args)
-        )
+        launch.run(kernel, self._workers, self._type, self.batches, self._size, args, self._args)
 
 
 def plan_of(

@@ -7,7 +7,8 @@ of a loop.
 - `inline`: a scalar formula, always inlined into the loop that calls it.
 - `instruction`: LLVM code that Numba does not expose (`vector`).
 - `leaf`: one vectorised loop over a block in L1, compiled once a compute type and called.
-- `kernel`: the loop nest of one worker, compiled into two twins: a parallel one and a serial one.
+- `entry`: what Python enters; `kernels` makes it of the loop nest of one worker.
+- `parallel`: the one function with a `prange` in it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from types import FunctionType
 from typing import Any, TypeVar, cast
 
 import numba
-from numba import extending, prange, types
+from numba import extending, types
 from numba.core import codegen, compiler
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -41,7 +42,7 @@ class _Part(codegen.JITCodeLibrary):  # type: ignore[misc]
     """LLVM code that other compiled code is linked with, and that nobody enters from outside.
 
     Numba would optimise it and make machine code of it here, and again in whatever calls it, and in
-    that one's callers, seven deep. It is done once, where a twin has all its parts together.
+    that one's callers, seven deep. It is done once, where a kernel has all its parts together.
     """
 
     def _optimize_final_module(self) -> None:
@@ -114,50 +115,14 @@ def leaf(loop: F) -> F:
     return cast(F, _of_types(numba.njit(forceinline=False, **_INNER)(loop)))
 
 
-class Kernel:
-    """The work of one worker, compiled into a parallel and a serial twin; `launch.run` calls them.
-
-    The body is a loop nest `body(w, workers, first, last, ...)`: of the tasks `first` to `last` - 1,
-    worker `w` does its share, which depends on `w` and `workers`, never on which twin calls it. Options
-    are numbers of one type each, so one compute type means one compilation of the body and of each twin.
-    """
-
-    def __init__(self, body: Callable[..., None]) -> None:
-        self.__name__ = body.__name__
-        work = leaf(body)
-        parallel = bound(_parallel, f"{body.__name__}_parallel", _work=work)
-        serial = bound(_serial, f"{body.__name__}_serial", _work=work)
-        self.parallel: Any = numba.njit(nogil=True, parallel=_PARALLEL, **_COMMON)(parallel)
-        self.serial: Any = numba.njit(nogil=True, **_COMMON)(serial)
-        # (parallel, character of the compute type) -> the twin, once `launch` has compiled it for that type
-        self.ready: dict[tuple[bool, str], Callable[..., None]] = {}
-
-    def twin(self, parallel: bool) -> Any:
-        """Numba's dispatcher of one twin."""
-        return self.parallel if parallel else self.serial
+def entry(function: F) -> Any:
+    """Compile what runs in the thread that calls it, without the GIL."""
+    return numba.njit(nogil=True, **_COMMON)(function)
 
 
-KERNELS: list[Kernel] = []  # all that are declared
-
-
-def kernel(body: Callable[..., None]) -> Kernel:
-    """Declare a kernel; see `Kernel` for what its body promises."""
-    KERNELS.append(Kernel(body))
-    return KERNELS[-1]
-
-
-def _work(w: int, workers: int, first: int, last: int, *args: Any) -> None:
-    """Stands for the body that `Kernel` binds in its place."""
-
-
-def _parallel(w0: int, w1: int, workers: int, first: int, last: int, *args: Any) -> None:
-    for w in prange(w0, w1):
-        _work(w, workers, first, last, *args)
-
-
-def _serial(w0: int, w1: int, workers: int, first: int, last: int, *args: Any) -> None:
-    for w in range(w0, w1):
-        _work(w, workers, first, last, *args)
+def parallel(function: F) -> Any:
+    """Compile what shares its `prange` out to Numba's threads."""
+    return numba.njit(nogil=True, parallel=_PARALLEL, **_COMMON)(function)
 
 
 def bound(body: Callable[..., None], name: str, **meanings: Any) -> Callable[..., None]:

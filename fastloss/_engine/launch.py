@@ -1,19 +1,20 @@
-"""Which twin of a kernel runs, on how many workers, and that no launch can abort or hang.
+"""On whose threads a kernel runs, as how many workers, and that no launch can abort or hang.
 
-- The parallel twin, where Numba's layer is safe (omp, tbb), this process is not a fork, and the launch
-  lock comes without waiting: two threads never launch at once.
-- The serial twin on the package's own threads, a worker each, where Numba's layer is workqueue
-  (another thread's kernel inside it aborts the process), where the process is a fork or may be one (GNU
-  OpenMP kills or hangs a child that launches), or where threads are short (OpenMP ends the process).
-- The serial twin in place otherwise: small work, or another thread is launching.
+- On Numba's, where its layer is safe (omp, tbb), this process is not a fork, and the launch lock comes
+  without waiting: two threads never launch at once.
+- On the package's own, a worker each, where Numba's layer is workqueue (another thread's kernel inside it
+  aborts the process), where the process is a fork or may be one (GNU OpenMP kills or hangs a child that
+  launches), or where threads are short (OpenMP ends the process).
+- In place otherwise: small work, or another thread is launching.
 
-All run the same body over the same workers, so the choice never shows in the bits. Long work is cut into
+All run the same code over the same workers, so the choice never shows in the bits. Long work is cut into
 launches of bounded size, between which Python answers signals. Nothing is launched, compiled or started
 at import.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import threading
@@ -22,10 +23,11 @@ from queue import SimpleQueue
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastloss._engine import cache, threads
-from fastloss._engine.jit import Kernel
+from fastloss._engine import arrays, cache, threads
+from fastloss._engine.kernels import DRIVER, ENTRY, Entry, Kernel, Kinds, in_parallel
 
 # Work below which one worker finishes before a second one is awake (16 us on 2 cores of an EPYC), in
 # elements; and what a task costs beside its own.
@@ -39,13 +41,12 @@ LAUNCH = 1 << 23
 
 Launches = list[tuple[int, int]]  # first and last + 1 of their tasks
 Job = tuple[Kernel, str]  # a kernel and the character of a compute type
-Signature = tuple[Any, ...]  # the types of a twin's arguments, as Numba's
 
 
 class _Listing(threading.local):
     """What this thread would have run, where it is asked for that alone."""
 
-    found: dict[Job, Signature] | None = None
+    found: dict[Job, Kinds] | None = None
 
 
 class _State:
@@ -76,61 +77,99 @@ def is_small(elements: int, tasks: int) -> bool:
     return tasks < 2 or elements + TASK * tasks < WORTHWHILE
 
 
+class Arguments:
+    """Some of a kernel's arguments: as they are, which keeps them alive, and as a block holds them."""
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self, values: tuple[Any, ...] = ()) -> None:
+        self.values = values
+        self.numbers: list[Any] = []
+        for value in values:
+            if type(value) is np.ndarray:
+                self.numbers.append(arrays.address(value) if value.size else 0)
+                self.numbers += value.shape
+            else:
+                self.numbers.append(value)
+
+
+_NONE = Arguments()
+
+
 def run(
-    kernel: Kernel, count: int, kind: str, tasks: int, size: int, args: tuple[Any, ...]
+    kernel: Kernel, count: int, kind: str, tasks: int, size: int, args: tuple[Any, ...],
+    fixed: Arguments = _NONE,
 ) -> None:
     """Run tasks 0 to `tasks` - 1, of `size` elements each, of a kernel on workers 0 to `count` - 1.
 
-    `kind` is the character of the compute type, that of the arguments.
+    `kind` is the character of the compute type, that of the arguments: `fixed`, then `args`.
     """
     if _state.listing.found is not None:
-        _state.listing.found[kernel, kind] = _signature(args)
+        _state.listing.found[kernel, kind] = _kinds(fixed.values + args)
         return
+    entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
+    block = (ctypes.c_char * entry.block.size)()
+    entry.block.pack_into(block, 0, *fixed.numbers, *Arguments(args).numbers)
+    at = ctypes.addressof(block)
     if count == 1 and tasks * size <= LAUNCH:
-        _twin(kernel, False, kind, args)(0, 1, 1, 0, tasks, *args)
+        entry.run(at, 0, 1, 1, 0, tasks)
         return
     step = max(1, LAUNCH // max(1, size)) * count
     launches = [(first, min(first + step, tasks)) for first in range(0, tasks, step)]
     may_launch = count > 1 and _may_launch()
     if count > 1 and not may_launch and tasks * size >= POOLED:
-        _run_on_pool(_twin(kernel, False, kind, args), count, launches, args)
+        _run_on_pool(entry.run, at, count, launches)
         return
-    parallel = _twin(kernel, True, kind, args) if may_launch else None
-    for first, last in launches:
-        if count == 1 or parallel is None or not _launched(parallel, count, first, last, args):
-            _twin(kernel, False, kind, args)(0, count, count, first, last, *args)
+    for begin, end in launches:
+        if not (may_launch and _launched(entry, at, count, begin, end)):
+            entry.run(at, 0, count, count, begin, end)
 
 
-def _launched(
-    twin: Callable[..., None], count: int, first: int, last: int, args: tuple[Any, ...]
-) -> bool:
-    """Whether the twin could be launched without waiting, and was."""
+def _launched(entry: Entry, at: int, count: int, begin: int, end: int) -> bool:
+    """Whether Numba's threads could be had without waiting, and have done it."""
+    drive = _driver()
     if not _state.launching.acquire(blocking=False):
         return False
     try:
         if not layer_is_safe():  # another thread has started another one since
             return False
-        twin(0, count, count, first, last, *args)
+        drive(entry.address, at, 0, count, count, begin, end)
         return True
     finally:
         _state.launching.release()
 
 
-def _signature(args: tuple[Any, ...]) -> Signature:
-    return (*[numba.types.intp] * 5, numba.typeof(args))
+def _kinds(args: tuple[Any, ...]) -> Kinds:
+    return tuple(numba.typeof(each) for each in args)
 
 
-def _twin(kernel: Kernel, parallel: bool, kind: str, args: tuple[Any, ...]) -> Callable[..., None]:
-    ready = kernel.ready.get((parallel, kind))
-    return ready or prepare(kernel, parallel, kind, _signature(args))
-
-
-def prepare(kernel: Kernel, parallel: bool, kind: str, signature: Signature) -> Callable[..., None]:
-    """A twin for a compute type, compiled or loaded if it is not here yet."""
-    if (parallel, kind) not in kernel.ready:
+def prepare(kernel: Kernel, kind: str, kinds: Kinds) -> Entry:
+    """A kernel's entry for a compute type, compiled or loaded if it is not here yet."""
+    if kind not in kernel.ready:
         _check_jit()
-        _undisturbed(lambda: _compile(kernel, parallel, kind, signature))
-    return kernel.ready[parallel, kind]
+        _undisturbed(lambda: _enter(kernel, kind, kinds))
+    return kernel.ready[kind]
+
+
+def _enter(kernel: Kernel, kind: str, kinds: Kinds) -> None:
+    # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
+    with global_compiler_lock:
+        if kind not in kernel.ready:
+            cache.compile_for(kernel.entry(kind, kinds), ENTRY)
+            kernel.enter(kind, kinds)
+
+
+def _driver() -> Any:
+    """What runs an entry on Numba's threads."""
+    if not in_parallel.overloads:
+        _undisturbed(_compile_driver)
+    return in_parallel
+
+
+def _compile_driver() -> None:
+    with global_compiler_lock:
+        if not in_parallel.overloads:
+            cache.compile_for(in_parallel, DRIVER)
 
 
 def _check_jit() -> None:
@@ -139,15 +178,6 @@ def _check_jit() -> None:
             "fastloss computes in compiled code, and NUMBA_DISABLE_JIT is set; unset it "
             "(fastloss.reference has the same names in plain NumPy)"
         )
-
-
-def _compile(kernel: Kernel, parallel: bool, kind: str, signature: Signature) -> None:
-    # The one lock around all this is Numba's: an order of two could be taken the wrong way round.
-    with global_compiler_lock:
-        twin = kernel.twin(parallel)
-        if (parallel, kind) not in kernel.ready:
-            cache.compile_for(twin, signature)
-            kernel.ready[parallel, kind] = twin
 
 
 def _undisturbed(work: Callable[[], None]) -> None:
@@ -179,7 +209,7 @@ def _undisturbed(work: Callable[[], None]) -> None:
 class Listing:
     """While it lasts, what this thread would run is put down instead: results hold anything."""
 
-    def __enter__(self) -> dict[Job, Signature]:
+    def __enter__(self) -> dict[Job, Kinds]:
         _state.listing.found = {}
         return _state.listing.found
 
@@ -187,10 +217,20 @@ class Listing:
         _state.listing.found = None
 
 
-def twins() -> tuple[bool, ...]:
-    """Which twins run in this process: the serial one (False), the parallel one (True)."""
+def ahead(jobs: dict[Job, Kinds]) -> None:
+    """Compile or load kernels, and the driver if it is one for this process."""
+    for (kernel, kind), kinds in jobs.items():
+        prepare(kernel, kind, kinds)
+    if jobs and _may_launch():
+        _driver()
+
+
+def missing(jobs: dict[Job, Kinds]) -> dict[Job, Kinds]:
+    """Those of which the cache has nothing."""
     _check_jit()
-    return (False, True) if _may_launch() else (False,)
+    return {
+        job: kinds for job, kinds in jobs.items() if not cache.holds(job[0].entry(job[1], kinds), ENTRY)
+    }
 
 
 # ---- the package's own threads --------------------------------------------------------------
@@ -198,9 +238,9 @@ class _Share:
     """What one worker does in every launch, done once, by whichever thread comes first."""
 
     def __init__(
-        self, twin: Callable[..., None], w: int, count: int, launches: Launches, args: tuple[Any, ...]
+        self, run: Callable[..., None], at: int, w: int, count: int, launches: Launches
     ) -> None:
-        self._twin, self._worker, self._launches, self._args = twin, (w, w + 1, count), launches, args
+        self._run, self._worker, self._launches = run, (at, w, w + 1, count), launches
         self._stop = False
         self._lock = threading.Lock()
         self._owner: int | None = None
@@ -222,7 +262,7 @@ class _Share:
                 for first, last in self._launches:
                     if self._stop:
                         break
-                    self._twin(*self._worker, first, last, *self._args)
+                    self._run(*self._worker, first, last)
             except BaseException as error:
                 self._error = error
             finally:
@@ -268,10 +308,10 @@ def _serve(pool: SimpleQueue[_Share]) -> None:
 
 
 def _run_on_pool(
-    twin: Callable[..., None], count: int, launches: Launches, args: tuple[Any, ...]
+    run: Callable[..., None], at: int, count: int, launches: Launches
 ) -> None:
     """All launches, without waiting for the other workers in between: waking a thread takes its time."""
-    shares = [_Share(twin, w, count, launches, args) for w in range(count)]
+    shares = [_Share(run, at, w, count, launches) for w in range(count)]
     try:
         pool = _pool()
         if pool is not None:

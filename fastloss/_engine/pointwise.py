@@ -12,7 +12,8 @@ from typing import Any, cast
 
 from fastloss._engine import arrays, blocks, launch
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
-from fastloss._engine.jit import Kernel, bound, inline, kernel, leaf
+from fastloss._engine.jit import bound, inline, leaf
+from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.vector import LANES, fence, lanes, store, view, wide
 
 Formula = Callable[[Any], Any]

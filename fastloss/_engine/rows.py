@@ -38,7 +38,8 @@ from fastloss._engine.blocks import (
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p
-from fastloss._engine.jit import Kernel, inline, leaf
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import Kernel
 from fastloss._engine.leaves import (
     LOG_PROBS,
     LOGITS,
@@ -470,16 +471,14 @@ class Plan:
         slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
         parts = np.empty((slots * count, STATE))
-        self._args = (
+        self._args = launch.Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
             np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
-        )
+        ))
 
     def run(self, kernel: Kernel, *args: Any) -> None:
         for phase in self._phases:
-            launch.run(
-                kernel, self._workers, self._type, *self._tasks, (phase, *self._args, *args)
-            )
+            launch.run(kernel, self._workers, self._type, *self._tasks, (phase, *args), self._args)
 
 
 class _Plans(threading.local):
