@@ -35,9 +35,9 @@ _byte_of = ctypes.c_char.from_buffer
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
-# NumPy's flags of a buffer that ctypes takes: contiguous, writeable, and no "warn on write" instead.
-_WARNS = 1 << 31
-_PLAIN = 0x0001 | 0x0400 | _WARNS
+# NumPy's flags of a buffer that ctypes takes: contiguous, aligned, writeable, and no "warn on write" instead.
+_PLAIN = 0x0001 | 0x0100 | 0x0400
+_LOOKED_AT = _PLAIN | 1 << 31
 
 
 # What a kernel gets where an optional array is absent.
@@ -243,9 +243,13 @@ def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(n for a, n in enumerate(shape) if a not in axes)
 
 
+def is_plain(array: Array) -> bool:
+    """Whether ctypes takes the memory of an array of NumPy's own types."""
+    return array.flags.num & _LOOKED_AT == _PLAIN
+
+
 def address(array: Array) -> int:
-    plain = array.flags.num & _PLAIN == _PLAIN & ~_WARNS and array.dtype.char in _CHARS
-    if plain and array.size:
+    if is_plain(array) and array.dtype.char in _CHARS and array.size:
         buffer: Any = array
         return ctypes.addressof(_byte_of(buffer))  # a third of the time of array.ctypes.data
     return array.ctypes.data

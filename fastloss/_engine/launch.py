@@ -17,6 +17,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import struct
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -43,10 +44,14 @@ Launches = list[tuple[int, int]]  # first and last + 1 of their tasks
 Job = tuple[Kernel, str]  # a kernel and the character of a compute type
 
 
-class _Listing(threading.local):
-    """What this thread would have run, where it is asked for that alone."""
+class _Own(threading.local):
+    """What each thread has for itself."""
 
-    found: dict[Job, Kinds] | None = None
+    def __init__(self) -> None:
+        # What it would have run, where it is asked for that alone.
+        self.found: dict[Job, Kinds] | None = None
+        # Small calls that it has made before, by what they are made from.
+        self.made: dict[tuple[Any, ...], Again] = {}
 
 
 class _State:
@@ -59,7 +64,7 @@ class _State:
         self.pool: SimpleQueue[_Share] | None = None  # threads wait at it
         self.forked = False
         self.enough: bool | None = None  # threads for Numba's layer to start
-        self.listing = _Listing()
+        self.own = _Own()
 
 
 _state = _State()
@@ -94,6 +99,52 @@ class Arguments:
 
 
 _NONE = Arguments()
+_ADDRESSES = struct.Struct("3q")
+_address, _byte_of = ctypes.addressof, ctypes.c_char.from_buffer
+
+
+class Again:
+    """A small call, to be made again with arrays like the first ones that lie elsewhere."""
+
+    __slots__ = ("_alive", "_block", "_place", "_run", "_tasks", "_type", "shape")
+
+    def __init__(
+        self, kernel: Kernel, kind: str, tasks: int, args: tuple[Any, ...], fixed: Arguments, place: int,
+        shape: tuple[int, ...], alive: Any,
+    ) -> None:
+        """Of `args`, the one at `place` and the two after it are addresses: of x, of what is beside it, and
+        of the results, which have a `shape`.
+        """
+        entry = kernel.ready[kind]
+        self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
+        self._place = 8 * (len(fixed.numbers) + len(Arguments(args[:place]).numbers))
+        self._type = ctypes.c_char * entry.block.size
+        self._block = entry.block.pack(*fixed.numbers, *Arguments(args).numbers)
+
+    def __call__(self, x: Any, out: Any) -> bool:
+        """Whether x, beside which there is nothing, is an array that it takes."""
+        if not arrays.is_plain(x):
+            return False
+        at = _address(_byte_of(x))
+        block = self._type.from_buffer_copy(self._block)
+        _ADDRESSES.pack_into(block, self._place, at, at, _address(_byte_of(out)))
+        self._run(_address(block), 0, 1, 1, 0, self._tasks)
+        return True
+
+
+def again(key: tuple[Any, ...]) -> Again | None:
+    """What this thread remembers by a key."""
+    own = _state.own
+    return None if own.found is not None else own.made.get(key)
+
+
+def remember(key: tuple[Any, ...], kernel: Kernel, kind: str, *rest: Any) -> None:
+    """Put a small call down under a key, once its kernel is ready."""
+    own = _state.own
+    if own.found is None:
+        if len(own.made) == 16:
+            own.made.clear()
+        own.made[key] = Again(kernel, kind, *rest)
 
 
 def run(
@@ -104,8 +155,8 @@ def run(
 
     `kind` is the character of the compute type, that of the arguments: `fixed`, then `args`.
     """
-    if _state.listing.found is not None:
-        _state.listing.found[kernel, kind] = _kinds(fixed.values + args)
+    if _state.own.found is not None:
+        _state.own.found[kernel, kind] = _kinds(fixed.values + args)
         return
     entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
     block = (ctypes.c_char * entry.block.size)()
@@ -210,11 +261,11 @@ class Listing:
     """While it lasts, what this thread would run is put down instead: results hold anything."""
 
     def __enter__(self) -> dict[Job, Kinds]:
-        _state.listing.found = {}
-        return _state.listing.found
+        _state.own.found = {}
+        return _state.own.found
 
     def __exit__(self, *_: object) -> None:
-        _state.listing.found = None
+        _state.own.found = None
 
 
 def ahead(jobs: dict[Job, Kinds]) -> None:

@@ -481,6 +481,16 @@ class Plan:
             launch.run(kernel, self._workers, self._type, *self._tasks, (phase, *args), self._args)
 
 
+    def remember(
+        self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any
+    ) -> None:
+        """A call that has been run, if it is small: the first of `args` are the addresses."""
+        if self._workers == 1 and self._phases == (WHOLE,) and self._tasks[0] * self._tasks[1] <= SEGMENT:
+            launch.remember(
+                key, kernel, self._type, self._tasks[0], (WHOLE, *args), self._args, 1, shape, (self, alive)
+            )
+
+
 class _Plans(threading.local):
     """Plans of one worker and one launch that this thread has made before, by what they are made from:
     a launch finds nothing in their scratch that another has left.

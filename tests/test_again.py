@@ -1,0 +1,75 @@
+"""A small call that its thread has made before is made again without a new plan: nothing shows it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss._engine import launch
+
+
+def in_a_new_thread(call: Any) -> Any:
+    """Where nothing has been called before."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(call()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def unaligned(x: np.ndarray) -> np.ndarray:
+    y = np.zeros(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+    y[...] = x
+    return y
+
+
+def read_only(x: np.ndarray) -> np.ndarray:
+    y = x.copy()
+    y.flags.writeable = False
+    return y
+
+
+CALLS = {
+    "softmax": lambda x, axis: fl.softmax(x, axis=axis),
+    "softmax, T = 2": lambda x, axis: fl.softmax(x, axis=axis, temperature=2.0),
+    "log_softmax": lambda x, axis: fl.log_softmax(x, axis=axis),
+    "logsumexp": lambda x, axis: fl.logsumexp(x, axis=axis),
+    "logsumexp, keepdims": lambda x, axis: fl.logsumexp(x, axis=axis, keepdims=True),
+}
+
+
+@pytest.mark.parametrize("axis", [0, 1, -2, None, (0, 1)])
+@pytest.mark.parametrize("name", CALLS)
+def test_it_is_like_the_first(name: str, axis: Any, dtype: type, rng: np.random.Generator) -> None:
+    def call(x: Any) -> Any:
+        return CALLS[name](x, axis)
+
+    other = np.float64 if dtype == np.float32 else np.float32
+    kept = []
+    for _ in range(3):
+        x = rng.normal(0, 3, (5, 6)).astype(dtype)
+        call(x)
+        assert launch._state.own.made
+        for same in (
+            x, x[:4], x.T, x[:, ::-1], np.asfortranarray(x), x.astype(x.dtype.newbyteorder()), unaligned(x),
+            np.broadcast_to(x[0], x.shape), np.broadcast_arrays(x, x)[0], read_only(x), x.astype(other),
+            x.astype(np.float16), x.astype(int), x.tolist(),
+        ):
+            got, first = call(same), in_a_new_thread(lambda same=same: call(same))
+            assert type(got) is type(first)
+            assert got.dtype == first.dtype
+            assert got.shape == first.shape
+            assert np.array_equal(got, first)
+        kept.append((call(x), in_a_new_thread(lambda x=x: call(x))))
+    for got, first in kept:  # each has memory of its own
+        assert np.array_equal(got, first)
+
+
+def test_what_is_remembered_is_bounded(dtype: type) -> None:
+    for n in range(1, 200):
+        assert fl.softmax(np.zeros((2, n), dtype)).shape == (2, n)
+    assert len(launch._state.own.made) <= 16
