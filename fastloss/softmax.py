@@ -115,7 +115,7 @@ def reduce_rows(
             if columns <= blocks.BLOCK:
                 result = rows.sum_where_terms_cancel(
                     blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
-                    companion, work + w * stride, m, r, result,
+                    companion, work + w * stride, m, r, c, result,
                 )
             view(out + i * itemsize(inv), 1, inv)[0] = cast(result, inv)
 
@@ -188,7 +188,7 @@ def map_across(
                 for q in range(min(LANES, count - k) if cancelled and columns <= blocks.BLOCK else 0):
                     each[k + q] = rows.sum_where_terms_cancel(
                         row + (k + q) * nearby, xg, columns, inv, row, xg, rows.ALONE,
-                        across.flat_of(mine, size), np.float64(m[q]), r[q], each[k + q],
+                        across.flat_of(mine, size), np.float64(m[q]), r[q], 0.0, each[k + q],
                     )
             for k in range(count):
                 sums[i + k] = cast(each[k], inv)
@@ -283,9 +283,8 @@ class _Rows:
                     streamed,
                 )
             if not plan:
-                small = rows.plan_of(
-                    xl.rows, xl.columns, self.inv, self.compute, exponentials=mode != rows.LOG
-                )
+                kept = mode != rows.LOG and holds != leaves.PROBS
+                small = rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=kept)
                 args = (
                     at, lies, arrays.address(target), holds, xl.geometry, tl.geometry, companion, each,
                     mode, a, g, self.temperature, to.geometry, streamed,

@@ -215,6 +215,13 @@ def block(row: int, g: Array, j: int, n: int, fill: Any, scratch: int) -> Any:
     return view(at, padded(n), fill)
 
 
+@inline
+def ahead_of(row: int, g: Array, j: int, x: Array) -> int:
+    """How many elements after one of x, the block at column j, to prefetch: x may be in scratch memory."""
+    elsewhere: int = row + j * g[STRIDE] - x.ctypes.data if g[DIRECT] else 0
+    return AHEAD + elsewhere // int(itemsize(x[0]))
+
+
 @leaf
 def load_padded(address: int, g: Array, n: int, fill: Any, scratch: int) -> None:
     wide()

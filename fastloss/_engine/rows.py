@@ -23,6 +23,7 @@ import numpy as np
 from fastloss._engine import launch, threads, twofold
 from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, upcast
 from fastloss._engine.blocks import (
+    AHEAD,
     BLOCK,
     O_BLOCK,
     SEGMENT,
@@ -30,6 +31,7 @@ from fastloss._engine.blocks import (
     X_BLOCK,
     E,
     Scratch,
+    ahead_of,
     block,
     buffer,
     pad,
@@ -46,7 +48,6 @@ from fastloss._engine.leaves import (
     PROBS,
     affine,
     block_max,
-    copy,
     curve,
     dot_sum,
     exp_each,
@@ -56,6 +57,7 @@ from fastloss._engine.leaves import (
     largest,
     scale,
     shift,
+    sum_of,
     terms,
     weigh,
 )
@@ -85,14 +87,14 @@ M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
 # ---- the walk -------------------------------------------------------------------------------
 @inline
-def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array) -> Any:
+def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
     """e from a block of a row under its running maximum; the sum of e."""
     if holds == LOGITS and m != -np.inf:
-        return exp_sum(x, m, inv, e)
+        return exp_sum(x, m, inv, e, ahead)
     if holds == LOG_PROBS:
         return exp_each(x, e)
-    if holds == PROBS:
-        return copy(x, e)
+    if holds == PROBS:  # e is x
+        return sum_of(x, ahead)
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
     return cast(0.0, inv)
 
@@ -212,7 +214,8 @@ def walk(
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         x = block(row, g, j, n, fill, x_block)
-        exps = kept(work, keep, j, n, inv)
+        exps = x if holds == PROBS else kept(work, keep, j, n, inv)
+        ahead = ahead_of(row, g, j, x)
         old, top = m, block_max(x)
         s = mass(holds, old, r)  # up to here, below `old`
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
@@ -227,13 +230,13 @@ def walk(
                 if companion == TANGENTS:
                     u *= factor
                     u_low *= factor
-                r, low = twofold.two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps)))
+                r, low = twofold.two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps, ahead)))
                 if m == np.inf:
                     r = np.nan
             else:
-                r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps)))
+                r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps, ahead)))
         else:
-            r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps)))
+            r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps, ahead)))
         r_low += low
         maxima[slot, j // BLOCK] = m
         if owed_at[TO]:
@@ -293,6 +296,8 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
     outlined()
     top = first
     m = parts[first, M]
+    if count == 1:
+        return m, parts[first, R], parts[first, U], parts[first, V], parts[first, C], int(parts[first, PEAK])
     for k in range(first + 1, first + count):
         if parts[k, M] > m:
             top = k
@@ -361,7 +366,7 @@ def finish(
         if mode == SCALE:
             exps, mj = kept(work, keep, j, n, inv), maxima[j // BLOCK]
             if not keep:
-                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps)
+                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps, AHEAD)
             scaled(
                 exps, j, n, mj, m, r, np.float64(b), spot, exact, out, outg, streamed, work, inv
             )
@@ -377,8 +382,10 @@ def finish(
         else:
             exps = kept(work, keep, j, n, inv)
             mj = maxima[j // BLOCK] if holds == LOGITS else zero
-            if not keep:
-                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps)
+            if holds == PROBS:
+                exps = block(row, g, j, n, fill, x_block)
+            elif not keep:
+                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps, AHEAD)
             # p = exps * exp((mj - m) inv) / s
             if mj != seen:
                 seen = mj
@@ -397,12 +404,19 @@ def finish(
             own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
             if mode == FORWARD:
                 own += weight * moved
-            if max(own * inv, doubt) > CANCELLED * largest(o[:n]):
-                x = block(row, g, 0, n, fill, x_block)
-                twofold.products(
-                    x, holds, m, temperature, t, n, mode == FORWARD, np.float64(a), np.float64(gt),
-                    spot, extra, o,
-                )
+            size = np.float64(max(own * inv, doubt))
+            if size > CANCELLED * largest(o, n):
+                x, found = block(row, g, 0, n, fill, x_block), 0.0
+                if itemsize(inv) == 4:
+                    found = twofold.wide_products(
+                        x, holds, m, 1.0 / temperature, t, mode == FORWARD, np.float64(a), np.float64(gt),
+                        spot, extra[0] + extra[1], o,
+                    )
+                if found <= LOST * size:
+                    twofold.products(
+                        x, holds, m, temperature, t, n, mode == FORWARD, np.float64(a), np.float64(gt),
+                        spot, extra, o,
+                    )
         if not in_place:
             put(o, n, out, outg, j, streamed)
 
@@ -410,23 +424,27 @@ def finish(
 @leaf
 def sum_where_terms_cancel(
     row: int, g: Array, n: int, inv: Any, other: int, og: Array, companion: int, work: int,
-    m: float, r: float, result: float,
+    m: float, r: float, c: float, result: float,
 ) -> float:
     """`result`, log(sum(exp(x))) or <softmax(x), t> of a row of one block that has just been walked,
-    made with twice the digits where it is small beside its terms.
+    made with twice the digits where it is small beside its terms. c is the tangent at the maximum.
     """
     outlined()
     zero = cast(0.0, inv)
     size = abs(m)
-    t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
     if companion == TANGENTS:
+        t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
         exps = view(buffer(work, E, inv), padded(n), inv)
         p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
-        size = np.float64(terms(exps, p_of_e, t, zero, zero, zero, zero, -1)[2])
+        size = np.float64(terms(exps, p_of_e, t, cast(c, inv), zero, zero, zero, -1)[2])
     if not CANCELLED * abs(result) < size < np.inf:
         return result
     x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
+        if itemsize(inv) == 4:
+            result = twofold.wide_mean(x, m, t)
+            if abs(result) > LOST * size:
+                return result
         return twofold.mean(x, m, t, n)
     if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
         rest, left_out = 0.0, False  # but one element at the maximum, as R is

@@ -1,8 +1,9 @@
-"""Numbers of twice the digits of a float64, hi + lo, for the few sums whose terms cancel.
+"""Twice the digits, for the few sums whose terms cancel: a float64 for a float32; hi + lo for a float64.
 
 A gradient `A p - q` or a product `t - <p, t>` of a short row may be small in every element, and then
-what rounding leaves of its terms is large beside it. There `products` makes it again from the logits,
-in straight scalar code: about twenty times slower than `leaves.affine`, on rows of one block alone.
+what rounding leaves of its terms is large beside it. There `products` makes it again from the logits, on
+rows of one block alone: of float32 in float64 vectors, where that has digits enough (`wide_products`);
+else in straight scalar code, about twenty times slower than `leaves.affine`.
 
 The arithmetic is that of T. J. Dekker, "A floating-point technique for extending the available
 precision", Numerische Mathematik 18, 1971.
@@ -14,10 +15,11 @@ import math
 
 import numpy as np
 
+from fastloss._engine import elementary
 from fastloss._engine.arrays import Array
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.leaves import LOG_PROBS, LOGITS, PROBS
-from fastloss._engine.vector import exact_fma, outlined
+from fastloss._engine.vector import LANES, cast, exact_fma, fold, lanes, outlined, part, wide
 
 Pair = tuple[float, float]
 
@@ -150,3 +152,61 @@ def products(
         if abs(result) < np.inf:
             o[j] = result
 
+
+
+# ---- float32, in float64 --------------------------------------------------------------------
+@inline
+def wide_mass(x: float, holds: int, m: float, rate: float) -> float:
+    """p but for the sum over the row; `rate` is 1/T."""
+    if holds == PROBS:
+        return x
+    return float(elementary.exp(x if holds == LOG_PROBS else (x - m) * rate))
+
+
+@leaf
+def wide_mean(x: Array, m: float, t: Array) -> float:
+    """`mean` of float32, which may lie padded with -inf and 0."""
+    wide()
+    s, dot = lanes(0.0), lanes(0.0)
+    for j in range(0, x.size, LANES):
+        q, beside = part(x, j), part(t, j)
+        for k in range(LANES):
+            e = wide_mass(np.float64(q[k]), LOGITS, m, 1.0)
+            s[k] += e
+            dot[k] += e * np.float64(beside[k])
+    return float(fold(dot) / fold(s))
+
+
+@leaf
+def wide_products(
+    x: Array, holds: int, m: float, rate: float, t: Array, forward: bool, a: float, g: float, spot: int,
+    extra: float, o: Array,
+) -> float:
+    """`products` of float32, which may lie padded: x with what has no mass, t where not `forward` with 0.
+    The largest of them.
+    """
+    wide()
+    s, dot, total, top = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    for j in range(0, x.size, LANES):
+        q, beside = part(x, j), part(t, j)
+        for k in range(LANES):
+            e, tk = wide_mass(np.float64(q[k]), holds, m, rate), np.float64(beside[k])
+            tk += extra if j + k == spot else 0.0
+            s[k] += e
+            dot[k] += e * tk
+            total[k] += tk
+    sum_, all_ = fold(s), fold(total)
+    middle = fold(dot) / sum_
+    for j in range(0, x.size, LANES):
+        q, beside, results = part(x, j), part(t, j), part(o, j)
+        for k in range(LANES):
+            p, tk = wide_mass(np.float64(q[k]), holds, m, rate) / sum_, np.float64(beside[k])
+            tk += extra if j + k == spot else 0.0
+            result = ((a * p + g) * (tk - middle) if forward else g * (tk - p * all_)) * rate
+            fine, old = abs(result) < np.inf, results[k]
+            results[k] = cast(result, old) if fine else old
+            top[k] = max(top[k], abs(result) if fine else 0.0)
+    largest = 0.0
+    for k in range(LANES):
+        largest = max(largest, top[k])
+    return largest

@@ -208,28 +208,57 @@ def part(tyctx: Any, x: Any, j: Any) -> Any:
     return types.Array(x.dtype, 1, "C")(x, types.intp), codegen
 
 
+def _by_halves(join: Callable[[Any, Any, Any], Any], doc: str) -> Any:
+    def folded(tyctx: Any, v: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            index = ir.IntType(32)
+            left = loaded(context, builder, v, args[0])
+            width = LANES
+            while width > 1:
+                width //= 2
+                halves = [
+                    builder.shuffle_vector(
+                        left, left, ir.Constant(ir.VectorType(index, width), list(range(at, at + width)))
+                    )
+                    for at in (0, width)
+                ]
+                left = join(builder, *halves)
+            return builder.extract_element(left, index(0))
+
+        return v.dtype(v), codegen
+
+    folded.__doc__ = doc
+    return instruction(folded)
+
+
+def _larger_of(builder: Any, x: Any, y: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", x, y), x, y)
+
+
+fold = _by_halves(
+    lambda builder, x, y: builder.fadd(x, y),
+    "The sum of LANES numbers, by halves: lane k with lane k + 16, then k + 8, …",
+)
+fold_max = _by_halves(_larger_of, "The largest of LANES numbers, none of them NaN.")
+
+
 @instruction
-def fold(tyctx: Any, v: Any) -> Any:
-    """The sum of LANES numbers, by halves: lane k with lane k + 16, then k + 8, …"""
+def added_but(tyctx: Any, total: Any, v: Any, x: Any, c: Any) -> Any:
+    """total[k] += v[k] for LANES numbers, but where x[k] is c; how many are."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        index = ir.IntType(32)
-        total = loaded(context, builder, v, args[0])
-        width = LANES
-        while width > 1:
-            width //= 2
-            halves = [
-                builder.shuffle_vector(
-                    total,
-                    total,
-                    ir.Constant(ir.VectorType(index, width), list(range(at, at + width))),
-                )
-                for at in (0, width)
-            ]
-            total = builder.fadd(*halves)
-        return builder.extract_element(total, index(0))
+        old, more, key = (
+            loaded(context, builder, t, a) for t, a in ((total, args[0]), (v, args[1]), (x, args[2]))
+        )
+        found = builder.fcmp_ordered("==", key, _splat(builder, args[3], key.type))
+        stored(context, builder, total, args[0], builder.select(found, old, builder.fadd(old, more)))
+        flags = builder.bitcast(found, ir.IntType(LANES))
+        count = builder.module.declare_intrinsic(
+            "llvm.ctpop", [flags.type], ir.FunctionType(flags.type, [flags.type])
+        )
+        return builder.zext(builder.call(count, [flags]), ir.IntType(64))
 
-    return v.dtype(v), codegen
+    return types.int64(total, v, x, c), codegen
 
 
 @instruction
@@ -246,7 +275,7 @@ def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
         top = _pointer(context, builder, m, args[0], vector)
         new = builder.load(_pointer(context, builder, x, args[1], vector), align=size)
         old = builder.load(top, align=size)
-        builder.store(builder.select(builder.fcmp_ordered(">", new, old), new, old), top, align=size)
+        builder.store(_larger_of(builder, new, old), top, align=size)
         halves = [
             builder.shuffle_vector(
                 new, new, ir.Constant(ir.VectorType(index, half), list(range(at, at + half)))
@@ -309,16 +338,22 @@ def _lane_by_lane(operation: Callable[[Any, Any, Any], Any], meaning: str) -> An
     return instruction(each)
 
 
-def _maximum_of(builder: Any, x: Any, y: Any) -> Any:
-    name = f"llvm.maximum.v{LANES}{x.type.element.intrinsic_name}"
-    function = ir.FunctionType(x.type, [x.type, x.type])
-    return builder.call(builder.module.declare_intrinsic(name, (), function), [x, y])
+def _of_vectors(builder: Any, name: str, *args: Any) -> Any:
+    """An intrinsic of LLVM on vectors of LANES numbers."""
+    vector = args[0].type
+    function = ir.FunctionType(vector, [vector] * len(args))
+    name = f"llvm.{name}.v{LANES}{vector.element.intrinsic_name}"
+    return builder.call(builder.module.declare_intrinsic(name, (), function), args)
 
 
 added = _lane_by_lane(lambda builder, x, y: builder.fadd(x, y), "x + y")
 subtracted = _lane_by_lane(lambda builder, x, y: builder.fsub(x, y), "x - y")
 multiplied = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y), "x y")
-larger = _lane_by_lane(_maximum_of, "maximum(x, y)")
+larger = _lane_by_lane(lambda builder, x, y: _of_vectors(builder, "maximum", x, y), "maximum(x, y)")
+raised = _lane_by_lane(_larger_of, "x > y ? x : y")
+raised_to_size = _lane_by_lane(
+    lambda builder, x, y: _larger_of(builder, _of_vectors(builder, "fabs", x), y), "|x| > y ? |x| : y"
+)
 
 
 @instruction
