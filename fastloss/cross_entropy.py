@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
 from fastloss._engine.arrays import STRIDE, Array
-from fastloss._engine.elementary import exp_nonpositive, log1p
+from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
@@ -86,7 +86,7 @@ def pull_of(w_t: float, smoothing: float, mass: float, columns: int) -> float:
 @inline
 def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
     """(1 - eps) V/eps w_t, to twice the digits."""
-    odds = twofold.over(twofold.two_sum(1.0, -smoothing), (smoothing, 0.0))
+    odds = twofold.over(two_sum(1.0, -smoothing), (smoothing, 0.0))
     return twofold.times(odds, twofold.two_product(np.float64(columns), w_t))
 
 
@@ -166,7 +166,7 @@ def cross_entropy_rows(
             rows.finish(
                 row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                 other, tg, keep, mine, maxima[slot], m, r,
-                rows.FORWARD, cast(c, inv), cast(u / rows.mass(leaves.LOGITS, m, r), inv),
+                rows.FORWARD, cast(c, inv), cast(rows.middle(leaves.LOGITS, m, r, u, c, inv)[1], inv),
                 pull, zero, zero, -1, zero, zero, (0.0, 0.0), to, og, streamed,
             )
             continue

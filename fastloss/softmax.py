@@ -54,7 +54,7 @@ def map_rows(
             hi, lo, spot, exact, doubt = 0.0, 0.0, -1, 0.0, 0.0
             bi = 1.0 if mode == rows.SCALE else 0.0
             if mode == rows.FORWARD:
-                hi, lo = c, u / rows.mass(holds, m, r) if holds == leaves.LOGITS else u
+                hi, lo = rows.middle(holds, m, r, u, c, inv)
             elif mode == rows.REVERSE:
                 bi = -g * v
                 # t_j - p_j sum(t) where p_j may be nearly 1
@@ -107,7 +107,7 @@ def reduce_rows(
                 parts, slot * count, count, leaves.LOGITS, companion, inv
             )
             if companion == rows.TANGENTS:
-                result = c + u / rows.mass(leaves.LOGITS, m, r)
+                result = c + rows.middle(leaves.LOGITS, m, r, u, c, inv)[1]
             elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
                 result = m
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mpmath
+import naive
 import numba
 import numpy as np
 import pytest
@@ -87,3 +88,26 @@ def test_logsumexp_near_zero(off: float, dtype: type, rng: np.random.Generator) 
     t = (t - (fl.softmax(x) * t).sum(axis=-1, keepdims=True) + off).astype(dtype)
     truth = reference.logsumexp_jvp(wide, widened((t,), dtype)[0])
     assert_close(fl.logsumexp.jvp(x, t), truth, truth)
+
+
+@pytest.mark.parametrize("classes", [10, 100, 1000])
+def test_products_of_many_rows(classes: int, dtype: type, rng: np.random.Generator) -> None:
+    """Whether a row's terms cancel is judged by their root mean square: no row of many is misjudged."""
+    x = rng.normal(0, 4, (400_000 // classes, classes)).astype(dtype)
+    t = rng.normal(0, 1, x.shape).astype(dtype)
+    p = fl.softmax(x)
+    wide_x, wide_t, wide_p = widened((x, t, p), dtype)
+    middle = (wide_p * wide_t).sum(axis=-1, keepdims=True)
+    for ours, truth, textbook, axis in (
+        (fl.softmax.jvp(x, t), reference.softmax_jvp(wide_x, wide_t), naive.softmax_jvp(x, t), -1),
+        (
+            fl.softmax.vjp_from_output(p, t), wide_p * (wide_t - middle),
+            naive.softmax_jvp_from_output(p, t), -1,
+        ),
+        (
+            fl.log_softmax.vjp(x, t), reference.log_softmax_vjp(wide_x, wide_t),
+            naive.log_softmax_vjp(x, t), -1,
+        ),
+        (fl.logsumexp.jvp(x, t), reference.logsumexp_jvp(wide_x, wide_t), naive.logsumexp_jvp(x, t), None),
+    ):
+        assert_close(ours, truth, textbook, axis, str(classes))

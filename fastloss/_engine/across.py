@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine import launch, rows, transpose, twofold
+from fastloss._engine import launch, rows, transpose
 from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
 from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
-from fastloss._engine.elementary import exp_nonpositive, log1p
+from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel
 from fastloss._engine.leaves import LOGITS
@@ -204,7 +204,7 @@ def settle(
     one, zero = cast(1.0, m[0]), cast(0.0, m[0])
     for k in range(LANES):
         extra = ties[k] - one if peak[k] == peak[k] else zero
-        s, lost = twofold.two_sum(base[k], np.float64(total[k] + extra))
+        s, lost = two_sum(base[k], np.float64(total[k] + extra))
         r[k] = np.nan if m[k] == np.inf else s
         low[k] += lost
 

@@ -29,6 +29,14 @@ def by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable
     return bind
 
 
+@inline
+def two_sum(a: float, b: float) -> tuple[float, float]:
+    """a + b, and what rounding has taken from it (D. E. Knuth)."""
+    s = a + b
+    v = s - a
+    return s, (a - (s - v)) + (b - v)
+
+
 _F = np.float32
 _LOG2E_32, _LN2_HI_32, _LN2_LO_32 = _F(1.4426950408889634), _F(0.693145751953125), _F(1.4286068e-06)
 _ROUND_32, _SHIFT_32 = _F(12582912.0 + 127.0), np.int32(23)

@@ -39,7 +39,7 @@ from fastloss._engine.blocks import (
     put,
     segments,
 )
-from fastloss._engine.elementary import exp_nonpositive, log1p
+from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel
 from fastloss._engine.leaves import (
@@ -81,7 +81,7 @@ LOST = 1e-6
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
-# has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
+# of logits has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
 # (M, R hold for logits alone; C, PEAK with tangents alone.)
 M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
@@ -90,13 +90,13 @@ M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
     """e from a block of a row under its running maximum; the sum of e."""
     if holds == LOGITS and m != -np.inf:
-        return exp_sum(x, m, inv, e, ahead)
+        return np.float64(exp_sum(x, m, inv, e, ahead))
     if holds == LOG_PROBS:
         return exp_each(x, e)
     if holds == PROBS:  # e is x
         return sum_of(x, ahead)
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
-    return cast(0.0, inv)
+    return 0.0
 
 
 @inline
@@ -230,13 +230,13 @@ def walk(
                 if companion == TANGENTS:
                     u *= factor
                     u_low *= factor
-                r, low = twofold.two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps, ahead)))
+                r, low = two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps, ahead)))
                 if m == np.inf:
                     r = np.nan
             else:
-                r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps, ahead)))
+                r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
         else:
-            r, low = twofold.two_sum(r, np.float64(exponentials(x, holds, m, inv, exps, ahead)))
+            r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
         r_low += low
         maxima[slot, j // BLOCK] = m
         if owed_at[TO]:
@@ -247,11 +247,13 @@ def walk(
             t = block(other, og, j, n, zero, t_block)
             if grown:
                 at = index_of(x, m)
-                u += (np.float64(c) - np.float64(t[at])) * s
+                if holds == LOGITS:
+                    u += (np.float64(c) - np.float64(t[at])) * s
                 c = t[at]
                 peak = j + at
-            du, dv = dot_sum(exps, t, c)
-            u, low = twofold.two_sum(u, np.float64(du))
+            # Of probabilities that are given u has its origin at 0: their sum may be off from 1.
+            du, dv = dot_sum(exps, t, c if holds == LOGITS else zero)
+            u, low = two_sum(u, np.float64(du))
             u_low += low
             v += dv
         elif companion == WEIGHTS:
@@ -312,11 +314,20 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
             factor = 1.0
         r += rk if k == top else sk * factor
         if companion == TANGENTS:
-            u += (uk + (parts[k, C] - c) * sk) * factor
+            u += (uk + (parts[k, C] - c) * sk) * factor if holds == LOGITS else uk
         elif companion == WEIGHTS:
             u += uk + (m - (0.0 if mk == -np.inf else mk)) * vk
         v += vk
     return m, r, u, v, c, int(parts[top, PEAK])
+
+
+@inline
+def middle(holds: int, m: float, r: float, u: float, c: float, inv: Any) -> Any:
+    """<p, t> in two parts: c and the rest, or of probabilities that are given what the type holds of it."""
+    if holds == LOGITS:
+        return c, u / mass(holds, m, r)
+    hi = np.float64(cast(u, inv))
+    return hi, u - hi if abs(hi) < np.inf else 0.0
 
 
 @inline
@@ -404,6 +415,8 @@ def finish(
             own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
             if mode == FORWARD:
                 own += weight * moved
+                if holds != LOGITS and itemsize(inv) == 8:  # hi is <p, t>, rounded
+                    own += weight * (cast(0.25, inv) * abs(hi))
             size = np.float64(max(own * inv, doubt))
             if size > CANCELLED * largest(o, n):
                 x, found = block(row, g, 0, n, fill, x_block), 0.0

@@ -17,6 +17,7 @@ import numpy as np
 
 from fastloss._engine import elementary
 from fastloss._engine.arrays import Array
+from fastloss._engine.elementary import two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.leaves import LOG_PROBS, LOGITS, PROBS
 from fastloss._engine.vector import LANES, cast, exact_fma, fold, lanes, outlined, part, wide
@@ -31,13 +32,6 @@ _LOWEST = -745.2  # exp is 0 from here down
 _SIXTH = (1.0 / 6.0, 9.25185853854297e-18)
 # 1/k!, k = 4 to 15.
 _TAIL = tuple(1.0 / math.factorial(k) for k in range(4, 16))
-
-
-@inline
-def two_sum(a: float, b: float) -> Pair:
-    s = a + b
-    v = s - a
-    return s, (a - (s - v)) + (b - v)
 
 
 @inline
@@ -143,6 +137,8 @@ def products(
         s = plus(s, e)
         dot = plus(dot, times(e, tj))
         total = plus(total, tj)
+    if holds != LOGITS:  # taken as they are
+        s = (1.0, 0.0)
     for j in range(n):
         e = mass_of(np.float64(x[j]), holds, m, temperature)
         tj = with_extra(np.float64(t[j]), j == spot, extra)
@@ -195,7 +191,8 @@ def wide_products(
             s[k] += e
             dot[k] += e * tk
             total[k] += tk
-    sum_, all_ = fold(s), fold(total)
+    sum_ = fold(s) if holds == LOGITS else 1.0  # given probabilities are taken as they are
+    all_ = fold(total)
     middle = fold(dot) / sum_
     for j in range(0, x.size, LANES):
         q, beside, results = part(x, j), part(t, j), part(o, j)

@@ -299,30 +299,24 @@ def store(tyctx: Any, v: Any, to: Any) -> Any:
     return types.void(v, to), codegen
 
 
-@instruction
-def scaled(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
-    """to[:LANES] = x c: written out, since LLVM unrolls so short a loop before it looks for vectors."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        numbers = loaded(context, builder, x, args[0])
-        product = builder.fmul(numbers, _splat(builder, args[1], numbers.type))
-        stored(context, builder, to, args[2], product)
-        return context.get_dummy_value()
-
-    return types.void(x, c, to), codegen
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    return builder.shuffle_vector(first, first, zeros)
 
 
-@instruction
-def lowered(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
-    """to[:LANES] = x - c."""
+def _with_one(operation: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
+    def each(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            numbers = loaded(context, builder, x, args[0])
+            result = operation(builder, numbers, _splat(builder, args[1], numbers.type))
+            stored(context, builder, to, args[2], result)
+            return context.get_dummy_value()
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        numbers = loaded(context, builder, x, args[0])
-        difference = builder.fsub(numbers, _splat(builder, args[1], numbers.type))
-        stored(context, builder, to, args[2], difference)
-        return context.get_dummy_value()
+        return types.void(x, c, to), codegen
 
-    return types.void(x, c, to), codegen
+    each.__doc__ = f"to[:LANES] = {meaning}."
+    return instruction(each)
 
 
 def _lane_by_lane(operation: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
@@ -346,6 +340,9 @@ def _of_vectors(builder: Any, name: str, *args: Any) -> Any:
     return builder.call(builder.module.declare_intrinsic(name, (), function), args)
 
 
+# Written out, since LLVM unrolls so short a loop before it looks for vectors.
+scaled = _with_one(lambda builder, x, c: builder.fmul(x, c), "x c")
+lowered = _with_one(lambda builder, x, c: builder.fsub(x, c), "x - c")
 added = _lane_by_lane(lambda builder, x, y: builder.fadd(x, y), "x + y")
 subtracted = _lane_by_lane(lambda builder, x, y: builder.fsub(x, y), "x - y")
 multiplied = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y), "x y")
@@ -369,12 +366,6 @@ def chosen(tyctx: Any, x: Any, y: Any, c: Any, to: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(x, y, c, to), codegen
-
-
-def _splat(builder: Any, value: Any, vector: Any) -> Any:
-    first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
-    zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-    return builder.shuffle_vector(first, first, zeros)
 
 
 # ---- memory ---------------------------------------------------------------------------------
