@@ -421,8 +421,10 @@ class _Targets:
             and not 0 <= self.ignore_index < self.classes
             and arrays.all_classes(self.given, self.classes)
         )
+        self._own: Array | None = None
+        self._counted = 0
         if not self.lent:
-            self.targets = self._own[0]
+            _ = self.targets
         if self.sample_weight is not None:
             self.sample_weight[self.targets < 0] = 0.0
         if self.reduction == "mean":
@@ -430,14 +432,12 @@ class _Targets:
                 None if w is None else arrays.lifted(w) for w in (self.weight, self.sample_weight)
             )
 
-    @cached_property
-    def _own(self) -> tuple[Array, int]:
-        return arrays.class_targets(self.given, self.classes, self.ignore_index)
-
-    @cached_property
+    @property
     def targets(self) -> Array:
         """A private copy, -1 where a row is ignored."""
-        return self._own[0]
+        if self._own is None:
+            self._own, self._counted = arrays.class_targets(self.given, self.classes, self.ignore_index)
+        return self._own
 
     def lendable(self, written: Array | None, dtype: np.dtype[Any]) -> Any:
         """(address, layout) of the targets that `cross_entropy_across` reads while it writes an array."""
@@ -452,7 +452,7 @@ class _Targets:
     @property
     def counted(self) -> int:
         """Rows that are not ignored."""
-        return self.given.size if self.lent else self._own[1]
+        return self.given.size if self.lent else self._counted
 
     def row_weights(self) -> Array:
         """Each row's weight in the mean, sample weight times class weight; 0 where ignored."""

@@ -252,13 +252,16 @@ class _Rows:
     ) -> Any:
         """One result for each element of x, of its type (or another), by `map_rows`."""
         key = None
-        if out is None and beside is None and per_row is None and dtype is None:
+        if beside is None and per_row is None and dtype is None and (out is None or type(out) is np.ndarray):
             x = self.x
             key = x.shape, x.dtype, self.axes, self.temperature, mode
             if again := launch.again(key):
-                result = np.empty(x.shape, x.dtype)
-                if again(x, result):
-                    return result if result.ndim else result[()]
+                if out is None:
+                    result = np.empty(x.shape, x.dtype)
+                    if again(x, result):
+                        return result if result.ndim else result[()]
+                elif out.shape == x.shape and out.dtype == x.dtype and again(x, out):
+                    return out
         result = arrays.output(out, self.x.shape, dtype or self.dtype)
         if result.size:
             x, t, streamed, plan = self.x, beside, 0, None
@@ -290,7 +293,8 @@ class _Rows:
                     mode, a, g, self.temperature, to.geometry, streamed,
                 )
                 small.run(map_rows, *args)
-                if key and x is self.x and arrays.is_plain(x) and x.dtype == result.dtype == self.compute:
+                plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
+                if key and plain and x.dtype == result.dtype == self.compute:
                     small.remember(key, map_rows, args, x.shape, (xl, to))
             if target is not result:
                 arrays.write_back(result, self.axes, target)

@@ -73,3 +73,28 @@ def test_what_is_remembered_is_bounded(dtype: type) -> None:
     for n in range(1, 200):
         assert fl.softmax(np.zeros((2, n), dtype)).shape == (2, n)
     assert len(launch._state.own.made) <= 16
+
+
+def test_outputs(dtype: type, rng: np.random.Generator) -> None:
+    x = rng.normal(0, 3, (5, 6)).astype(dtype)
+    expected = fl.softmax(x)
+    memory = np.zeros(100, dtype)
+    for _ in range(2):
+        for out in (
+            np.empty_like(x), x.copy(), np.empty_like(x.T).T, np.empty((5, 12), dtype)[:, ::2],
+            unaligned(x), memory[7:37].reshape(5, 6),
+        ):
+            given = out if np.array_equal(out, x) else x
+            assert fl.softmax(given, out=out) is out
+            assert np.array_equal(out, expected)
+        memory[:30] = x.reshape(-1)
+        late = memory[3:33].reshape(5, 6)  # overlaps in part
+        assert np.array_equal(fl.softmax(memory[:30].reshape(5, 6), out=late), expected)
+        with pytest.raises(ValueError, match="out has shape"):
+            fl.softmax(x, out=np.empty((6, 5), dtype))
+        with pytest.raises(ValueError, match="out is read-only"):
+            fl.softmax(x, out=read_only(x))
+        with pytest.raises(ValueError, match="out has dtype"):
+            fl.softmax(x, out=np.empty((5, 6), np.float16))
+        with pytest.raises(TypeError, match="out must be"):
+            fl.softmax(x, out=x.tolist())

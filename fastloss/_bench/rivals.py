@@ -98,6 +98,8 @@ class OnnxRuntime:
         model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
         options = self.runtime.SessionOptions()
         options.intra_op_num_threads = threads.count()
+        # Its threads would spin after a call, in the time of whoever comes next.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.session = self.runtime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )

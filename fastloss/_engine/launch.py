@@ -82,6 +82,10 @@ def is_small(elements: int, tasks: int) -> bool:
     return tasks < 2 or elements + TASK * tasks < WORTHWHILE
 
 
+_address: Any = ctypes.addressof
+_byte_of: Any = ctypes.c_char.from_buffer
+
+
 class Arguments:
     """Some of a kernel's arguments: as they are, which keeps them alive, and as a block holds them."""
 
@@ -89,18 +93,26 @@ class Arguments:
 
     def __init__(self, values: tuple[Any, ...] = ()) -> None:
         self.values = values
-        self.numbers: list[Any] = []
-        for value in values:
-            if type(value) is np.ndarray:
-                self.numbers.append(arrays.address(value) if value.size else 0)
-                self.numbers += value.shape
-            else:
-                self.numbers.append(value)
+        self.numbers = _numbers(values)
+
+
+def _numbers(values: tuple[Any, ...]) -> list[Any]:
+    numbers: list[Any] = []
+    add = numbers.append
+    for value in values:
+        if type(value) is not np.ndarray:
+            add(value)
+        elif value.size:
+            add(_address(_byte_of(value)))  # these arrays are ours: writeable, and in one piece
+            numbers += value.shape
+        else:
+            add(0)
+            numbers += value.shape
+    return numbers
 
 
 _NONE = Arguments()
 _ADDRESSES = struct.Struct("3q")
-_address, _byte_of = ctypes.addressof, ctypes.c_char.from_buffer
 
 
 class Again:
@@ -117,17 +129,19 @@ class Again:
         """
         entry = kernel.ready[kind]
         self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
-        self._place = 8 * (len(fixed.numbers) + len(Arguments(args[:place]).numbers))
+        self._place = 8 * (len(fixed.numbers) + len(_numbers(args[:place])))
         self._type = ctypes.c_char * entry.block.size
-        self._block = entry.block.pack(*fixed.numbers, *Arguments(args).numbers)
+        self._block = entry.block.pack(*fixed.numbers, *_numbers(args))
 
     def __call__(self, x: Any, out: Any) -> bool:
-        """Whether x, beside which there is nothing, is an array that it takes."""
-        if not arrays.is_plain(x):
+        """Whether x, beside which there is nothing, and `out` are arrays that it takes."""
+        if not (arrays.is_plain(x) and arrays.is_plain(out)):
             return False
-        at = _address(_byte_of(x))
+        at, to = _address(_byte_of(x)), _address(_byte_of(out))
+        if at != to and at < to + out.nbytes and to < at + x.nbytes:
+            return False  # they overlap in part
         block = self._type.from_buffer_copy(self._block)
-        _ADDRESSES.pack_into(block, self._place, at, at, _address(_byte_of(out)))
+        _ADDRESSES.pack_into(block, self._place, at, at, to)
         self._run(_address(block), 0, 1, 1, 0, self._tasks)
         return True
 
@@ -160,7 +174,7 @@ def run(
         return
     entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
     block = (ctypes.c_char * entry.block.size)()
-    entry.block.pack_into(block, 0, *fixed.numbers, *Arguments(args).numbers)
+    entry.block.pack_into(block, 0, *fixed.numbers, *_numbers(args))
     at = ctypes.addressof(block)
     if count == 1 and tasks * size <= LAUNCH:
         entry.run(at, 0, 1, 1, 0, tasks)
