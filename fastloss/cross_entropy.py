@@ -166,7 +166,7 @@ def cross_entropy_rows(
             rows.finish(
                 row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                 other, tg, keep, mine, maxima[slot], m, r,
-                rows.FORWARD, cast(c, inv), cast(rows.middle(leaves.LOGITS, m, r, u, c, inv)[1], inv),
+                rows.FORWARD, cast(c, inv), cast(rows.middle(leaves.LOGITS, m, r, u), inv),
                 pull, zero, zero, -1, zero, zero, (0.0, 0.0), to, og, streamed,
             )
             continue
@@ -424,7 +424,7 @@ class _Targets:
         self._own: Array | None = None
         self._counted = 0
         if not self.lent:
-            _ = self.targets
+            self._take_targets()
         if self.sample_weight is not None:
             self.sample_weight[self.targets < 0] = 0.0
         if self.reduction == "mean":
@@ -435,8 +435,11 @@ class _Targets:
     @property
     def targets(self) -> Array:
         """A private copy, -1 where a row is ignored."""
-        if self._own is None:
-            self._own, self._counted = arrays.class_targets(self.given, self.classes, self.ignore_index)
+        return self._take_targets() if self._own is None else self._own
+
+    def _take_targets(self) -> Array:
+        """Check and copy them."""
+        self._own, self._counted = arrays.class_targets(self.given, self.classes, self.ignore_index)
         return self._own
 
     def lendable(self, written: Array | None, dtype: np.dtype[Any]) -> Any:
@@ -734,7 +737,7 @@ def cross_entropy(
     denominator is 0; other float arguments are converted to the type of `logits` (float32 for half
     types); `sample_weight` and `temperature` are additions.
 
-    Scratch: up to 4 MB a thread, 24 bytes a row, with smoothing V numbers, and a 512th of a row of more than
+    Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing V numbers, and a 512th of a row of more than
     32768 columns.
 
     Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)` and `value_grad_hess`, all

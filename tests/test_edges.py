@@ -111,7 +111,10 @@ def test_all_minus_inf(columns: int, dtype: type, rng: np.random.Generator) -> N
     for name, expected in clean.items():
         expected[1] = -INF if name == "logsumexp" else np.nan
         assert np.array_equal(CASES[name].call(x), expected, equal_nan=True)
-    for options in ({}, {"label_smoothing": 0.1}, {"weight": np.ones(columns)}, {"temperature": 2.0}):
+    for options in (
+        {}, {"label_smoothing": 0.1}, {"label_smoothing": 1.0}, {"weight": np.ones(columns)},
+        {"temperature": 2.0},
+    ):
         for y in (0, columns - 1):
             losses, grad = fl.cross_entropy.value_and_grad(x, [0, y, 0], **EACH, **options)
             assert np.isnan(losses).tolist() == [False, True, False]

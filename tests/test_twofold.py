@@ -97,11 +97,12 @@ def test_products_of_many_rows(classes: int, dtype: type, rng: np.random.Generat
     t = rng.normal(0, 1, x.shape).astype(dtype)
     p = fl.softmax(x)
     wide_x, wide_t, wide_p = widened((x, t, p), dtype)
-    middle = (wide_p * wide_t).sum(axis=-1, keepdims=True)
+    with np.errstate(divide="ignore"):
+        given = np.log(wide_p)  # logits that have this output
     for ours, truth, textbook, axis in (
         (fl.softmax.jvp(x, t), reference.softmax_jvp(wide_x, wide_t), naive.softmax_jvp(x, t), -1),
         (
-            fl.softmax.vjp_from_output(p, t), wide_p * (wide_t - middle),
+            fl.softmax.vjp_from_output(p, t), reference.softmax_jvp(given, wide_t),
             naive.softmax_jvp_from_output(p, t), -1,
         ),
         (
@@ -111,3 +112,34 @@ def test_products_of_many_rows(classes: int, dtype: type, rng: np.random.Generat
         (fl.logsumexp.jvp(x, t), reference.logsumexp_jvp(wide_x, wide_t), naive.logsumexp_jvp(x, t), None),
     ):
         assert_close(ours, truth, textbook, axis, str(classes))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-25, 1e25])
+@pytest.mark.parametrize(
+    ("x", "t"),
+    [
+        ([0.0, -27.6], [1e6, 1e6 + 1]),
+        ([0.0, -20.0], [100.0, 100.1]),
+        ([0.0, 1.0], [1.0, -0.36787945]),
+        ([0.0, -1.0, -2.0], [1e4, 1e4 + 1, 1e4 - 1]),
+    ],
+)
+def test_products_with_tangents_far_from_zero(
+    x: list[float], t: list[float], scale: float, dtype: type
+) -> None:
+    """What is small beside the tangents may still be large beside their differences."""
+    logits, tangent = np.array([x], dtype), (np.array([t]) * scale).astype(dtype)
+    wide = [[mpmath.mpf(float(v)) for v in row[0]] for row in (logits, tangent)]
+    with mpmath.workprec(300):
+        e = [mpmath.exp(v) for v in wide[0]]
+        p = [v / mpmath.fsum(e) for v in e]
+        mean = mpmath.fsum(a * b for a, b in zip(p, wide[1], strict=True))
+        truth = np.array([[float(a * (b - mean)) for a, b in zip(p, wide[1], strict=True)]])
+        centre = float(mean)
+    eps = np.finfo(dtype).eps
+    for ours in (fl.softmax.jvp(logits, tangent), fl.softmax.vjp(logits, tangent)):
+        assert np.abs(ours - truth).max() <= 6 * eps * np.abs(truth).max()
+    (ours,) = fl.logsumexp.jvp(logits, tangent)
+    # exp of a float64 is known to 2**-60, which is of no account for a float32
+    slack = 2.0**-60 * np.abs(tangent).max() if dtype == np.float64 else 0.0
+    assert abs(float(ours) - centre) <= 4 * eps * abs(centre) + slack

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine import launch, rows, transpose
+from fastloss._engine import launch, rows, threads, transpose
 from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
 from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
@@ -546,7 +546,8 @@ def make_short(
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
-# Columns up to which LANES rows are short enough to wait for when Ctrl-C comes.
+# Columns up to which LANES rows are short enough to wait for when Ctrl-C comes; of a wide batch there are
+# twice as many numbers.
 LONGEST = launch.LAUNCH // LANES
 
 
@@ -561,7 +562,8 @@ class Plan:
         short = columns <= SHORT
         size = batch_size(columns)
         if not short:
-            size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES)
+            each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
+            size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES, each * LANES)
         size = min(size, -(-inner // LANES) * LANES)
         self.batches = n // inner * -(-inner // size)
         self._size = size * columns

@@ -5,7 +5,7 @@
 - It is named by a hash of everything that decides the machine code: the package's sources, the versions
   of Python, Numba and llvmlite, and Numba's settings. Code of other sources is never found, whatever
   the times of files say and whoever was killed while saving.
-- A file holds one twin for one compute type and CPU, behind a checksum of its own: a flipped bit in machine
+- A file holds a kernel for one compute type and CPU, behind a checksum of its own: a flipped bit in machine
   code would otherwise run. It is written beside its place and moved there, so it is whole or absent.
 """
 

@@ -52,7 +52,8 @@ class Kernel:
         """Numba's dispatcher of the entry for a compute type, of arguments of these types."""
         if kind not in self._entries:
             name = f"{self.__name__}_{kind}"
-            self._entries[kind] = entry(bound(_entry, name, _work=self._work, _arguments=_loader(kinds)))
+            made = entry(bound(_entry, name, _work=self._work, _arguments=_loader(kinds)))
+            self._entries.setdefault(kind, made)  # another thread may have been first
         return self._entries[kind]
 
     def enter(self, kind: str, kinds: Kinds) -> None:

@@ -213,11 +213,12 @@ def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int)
 
     The largest |p b| + |w (t - hi)| with w = a p + g; the largest |w|; and some root of the sum of
     (p (t - hi))**2, beside which the sum of p (t - hi) is as wrong as one term is beside itself. Roundings
-    are independent of each other, of float32 0.3 units rms, of float64, whose sum of p is rounded too, 0.6; a
-    term may be off by two units, and this allows for five times the rms.
+    are independent of each other, of float32 0.3 units rms, of float64, whose terms are rounded too, 0.6; a
+    term may be off by two units, and this allows for five times the rms. Squares that float64 does not hold
+    allow for anything.
     """
     wide()
-    own, weight, moved = lanes(c), lanes(c), lanes(c)
+    own, weight, moved = lanes(c), lanes(c), lanes(1.0)
     for j in range(0, e.size, LANES):
         left, right = part(e, j), part(t, j)
         each, w = lanes(c), lanes(c)
@@ -227,11 +228,15 @@ def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int)
             w[k] = abs(fma(p, a, g))
             size = fma(abs(p), abs(b), w[k] * away)
             each[k] = cast(0.0, c) if j + k == but else size
-            moved[k] = fma(p * away, p * away, moved[k])
+            term = np.float64(p * away)
+            moved[k] = fma(term, term, moved[k])
         raised(each, own, own)
         raised(w, weight, weight)
-    share = cast(0.8 if itemsize(c) == 4 else 1.6, c)
-    return fold_max(own), fold_max(weight), share * np.sqrt(fold(moved))
+    squares, top = fold(moved), fold_max(own)
+    root = (0.8 if itemsize(c) == 4 else 1.6) * np.sqrt(squares)
+    if top > cast(0.0, c) and not cast(0.0, 1.0) < squares < np.inf:
+        root = np.inf
+    return top, fold_max(weight), cast(root, c)
 
 
 @leaf

@@ -81,7 +81,7 @@ LOST = 1e-6
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
-# of logits has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
+# has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
 # (M, R hold for logits alone; C, PEAK with tangents alone.)
 M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
@@ -247,12 +247,10 @@ def walk(
             t = block(other, og, j, n, zero, t_block)
             if grown:
                 at = index_of(x, m)
-                if holds == LOGITS:
-                    u += (np.float64(c) - np.float64(t[at])) * s
+                u += (np.float64(c) - np.float64(t[at])) * s
                 c = t[at]
                 peak = j + at
-            # Of probabilities that are given u has its origin at 0: their sum may be off from 1.
-            du, dv = dot_sum(exps, t, c if holds == LOGITS else zero)
+            du, dv = dot_sum(exps, t, c)
             u, low = two_sum(u, np.float64(du))
             u_low += low
             v += dv
@@ -298,7 +296,7 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
     outlined()
     top = first
     m = parts[first, M]
-    if count == 1:
+    if count == 1 and abs(m) < np.inf:
         return m, parts[first, R], parts[first, U], parts[first, V], parts[first, C], int(parts[first, PEAK])
     for k in range(first + 1, first + count):
         if parts[k, M] > m:
@@ -314,7 +312,7 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
             factor = 1.0
         r += rk if k == top else sk * factor
         if companion == TANGENTS:
-            u += (uk + (parts[k, C] - c) * sk) * factor if holds == LOGITS else uk
+            u += (uk + (parts[k, C] - c) * sk) * factor
         elif companion == WEIGHTS:
             u += uk + (m - (0.0 if mk == -np.inf else mk)) * vk
         v += vk
@@ -322,12 +320,9 @@ def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv
 
 
 @inline
-def middle(holds: int, m: float, r: float, u: float, c: float, inv: Any) -> Any:
-    """<p, t> in two parts: c and the rest, or of probabilities that are given what the type holds of it."""
-    if holds == LOGITS:
-        return c, u / mass(holds, m, r)
-    hi = np.float64(cast(u, inv))
-    return hi, u - hi if abs(hi) < np.inf else 0.0
+def middle(holds: int, m: float, r: float, u: float) -> float:
+    """<p, t> - c. What is given as an output is one of some logits: but for rounding it sums to 1."""
+    return u / mass(holds, m, r) if holds == LOGITS else u
 
 
 @inline
@@ -360,7 +355,7 @@ def finish(
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
 
     `doubt` is the size of the terms whose difference is `exact`. In a short row whose terms cancel
-    everywhere, `twofold.products` makes the results instead, from t with `extra` added at `spot`.
+    everywhere, `twofold` makes the results instead, from t with `extra` added at `spot`.
     """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
@@ -414,21 +409,19 @@ def finish(
         if watched:
             own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
             if mode == FORWARD:
-                own += weight * moved
-                if holds != LOGITS and itemsize(inv) == 8:  # hi is <p, t>, rounded
-                    own += weight * (cast(0.25, inv) * abs(hi))
+                own += weight * (moved + cast(0.5, inv) * abs(lo))  # the sum of p is rounded, too
             size = np.float64(max(own * inv, doubt))
             if size > CANCELLED * largest(o, n):
                 x, found = block(row, g, 0, n, fill, x_block), 0.0
                 if itemsize(inv) == 4:
                     found = twofold.wide_products(
-                        x, holds, m, 1.0 / temperature, t, mode == FORWARD, np.float64(a), np.float64(gt),
-                        spot, extra[0] + extra[1], o,
+                        x, holds, m, 1.0 / temperature, t, n, np.float64(hi), mode == FORWARD,
+                        np.float64(a), np.float64(gt), spot, extra[0] + extra[1], o,
                     )
                 if found <= LOST * size:
                     twofold.products(
-                        x, holds, m, temperature, t, n, mode == FORWARD, np.float64(a), np.float64(gt),
-                        spot, extra, o,
+                        x, holds, m, temperature, t, n, np.float64(hi), mode == FORWARD, np.float64(a),
+                        np.float64(gt), spot, extra, o,
                     )
         if not in_place:
             put(o, n, out, outg, j, streamed)
@@ -450,7 +443,8 @@ def sum_where_terms_cancel(
         exps = view(buffer(work, E, inv), padded(n), inv)
         p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
         size = np.float64(terms(exps, p_of_e, t, cast(c, inv), zero, zero, zero, -1)[2])
-    if not CANCELLED * abs(result) < size < np.inf:
+        size += 0.5 * abs(result - c)  # the sum of p is rounded, too
+    if not CANCELLED * abs(result) < size:
         return result
     x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
@@ -510,7 +504,6 @@ class Plan:
     def run(self, kernel: Kernel, *args: Any) -> None:
         for phase in self._phases:
             launch.run(kernel, self._workers, self._type, *self._tasks, (phase, *args), self._args)
-
 
     def remember(
         self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any

@@ -20,7 +20,7 @@ from fastloss._engine.arrays import Array
 from fastloss._engine.elementary import two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.leaves import LOG_PROBS, LOGITS, PROBS
-from fastloss._engine.vector import LANES, cast, exact_fma, fold, lanes, outlined, part, wide
+from fastloss._engine.vector import LANES, cast, exact_fma, fold, fold_max, lanes, outlined, part, wide
 
 Pair = tuple[float, float]
 
@@ -92,8 +92,8 @@ def mass_of(x: float, holds: int, m: float, temperature: float) -> Pair:
 
 
 @inline
-def with_extra(t: float, here: bool, extra: Pair) -> Pair:
-    return plus((t, 0.0), extra) if here else (t, 0.0)
+def with_extra(t: Pair, here: bool, extra: Pair) -> Pair:
+    return plus(t, extra) if here else t
 
 
 @leaf
@@ -123,31 +123,30 @@ def mean(x: Array, m: float, t: Array, n: int) -> float:
 
 @leaf
 def products(
-    x: Array, holds: int, m: float, temperature: float, t: Array, n: int,
+    x: Array, holds: int, m: float, temperature: float, t: Array, n: int, origin: float,
     forward: bool, a: float, g: float, spot: int, extra: Pair, o: Array,
 ) -> None:
     """o = (a p + g) (t - <p, t>)/T if `forward`, else g (t - p sum(t))/T, where t has `extra` added in
-    column `spot`. Where the result is not finite, o keeps what it holds.
+    column `spot`. If `forward` t is measured from `origin`. Where the result is not finite, o keeps what
+    it holds.
     """
     outlined()
+    from_ = origin if forward else 0.0
     s, dot, total = _ZERO, _ZERO, _ZERO
     for j in range(n):
         e = mass_of(np.float64(x[j]), holds, m, temperature)
-        tj = with_extra(np.float64(t[j]), j == spot, extra)
+        tj = with_extra(two_sum(np.float64(t[j]), -from_), j == spot, extra)
         s = plus(s, e)
         dot = plus(dot, times(e, tj))
         total = plus(total, tj)
-    if holds != LOGITS:  # taken as they are
-        s = (1.0, 0.0)
     for j in range(n):
         e = mass_of(np.float64(x[j]), holds, m, temperature)
-        tj = with_extra(np.float64(t[j]), j == spot, extra)
+        tj = with_extra(two_sum(np.float64(t[j]), -from_), j == spot, extra)
         away = dot if forward else times(e, total)
         d = over(plus(times(tj, s), (-away[0], -away[1])), s)[0]
         result = d * (a * (e[0] / s[0]) + g) / temperature
         if abs(result) < np.inf:
             o[j] = result
-
 
 
 # ---- float32, in float64 --------------------------------------------------------------------
@@ -175,35 +174,33 @@ def wide_mean(x: Array, m: float, t: Array) -> float:
 
 @leaf
 def wide_products(
-    x: Array, holds: int, m: float, rate: float, t: Array, forward: bool, a: float, g: float, spot: int,
-    extra: float, o: Array,
+    x: Array, holds: int, m: float, rate: float, t: Array, n: int, origin: float, forward: bool, a: float,
+    g: float, spot: int, extra: float, o: Array,
 ) -> float:
-    """`products` of float32, which may lie padded: x with what has no mass, t where not `forward` with 0.
-    The largest of them.
+    """`products` of n float32, which may lie padded: x with what has no mass, t where not `forward` with 0.
+    The largest of them. If `forward` t is measured from `origin`.
     """
     wide()
+    from_ = origin if forward else 0.0
     s, dot, total, top = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for j in range(0, x.size, LANES):
         q, beside = part(x, j), part(t, j)
         for k in range(LANES):
-            e, tk = wide_mass(np.float64(q[k]), holds, m, rate), np.float64(beside[k])
+            e, tk = wide_mass(np.float64(q[k]), holds, m, rate), np.float64(beside[k]) - from_
             tk += extra if j + k == spot else 0.0
             s[k] += e
             dot[k] += e * tk
             total[k] += tk
-    sum_ = fold(s) if holds == LOGITS else 1.0  # given probabilities are taken as they are
-    all_ = fold(total)
+    sum_, all_ = fold(s), fold(total)
     middle = fold(dot) / sum_
     for j in range(0, x.size, LANES):
         q, beside, results = part(x, j), part(t, j), part(o, j)
         for k in range(LANES):
-            p, tk = wide_mass(np.float64(q[k]), holds, m, rate) / sum_, np.float64(beside[k])
+            p = wide_mass(np.float64(q[k]), holds, m, rate) / sum_
+            tk = np.float64(beside[k]) - from_
             tk += extra if j + k == spot else 0.0
             result = ((a * p + g) * (tk - middle) if forward else g * (tk - p * all_)) * rate
             fine, old = abs(result) < np.inf, results[k]
             results[k] = cast(result, old) if fine else old
-            top[k] = max(top[k], abs(result) if fine else 0.0)
-    largest = 0.0
-    for k in range(LANES):
-        largest = max(largest, top[k])
-    return largest
+            top[k] = max(top[k], abs(result) if fine and j + k < n else 0.0)
+    return float(fold_max(top))
