@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mpmath
 import naive
 import numba
@@ -93,23 +95,24 @@ def test_logsumexp_near_zero(off: float, dtype: type, rng: np.random.Generator) 
 @pytest.mark.parametrize("classes", [10, 100, 1000])
 def test_products_of_many_rows(classes: int, dtype: type, rng: np.random.Generator) -> None:
     """Whether a row's terms cancel is judged by their root mean square: no row of many is misjudged."""
-    x = rng.normal(0, 4, (400_000 // classes, classes)).astype(dtype)
+    x = rng.normal(0, 4, (100_000 // classes, classes)).astype(dtype)
     t = rng.normal(0, 1, x.shape).astype(dtype)
     p = fl.softmax(x)
     wide_x, wide_t, wide_p = widened((x, t, p), dtype)
+    judge: Any = reference if classes < 100 else naive  # the reference forms a row's Jacobian
     with np.errstate(divide="ignore"):
         given = np.log(wide_p)  # logits that have this output
     for ours, truth, textbook, axis in (
-        (fl.softmax.jvp(x, t), reference.softmax_jvp(wide_x, wide_t), naive.softmax_jvp(x, t), -1),
+        (fl.softmax.jvp(x, t), judge.softmax_jvp(wide_x, wide_t), naive.softmax_jvp(x, t), -1),
         (
-            fl.softmax.vjp_from_output(p, t), reference.softmax_jvp(given, wide_t),
+            fl.softmax.vjp_from_output(p, t), judge.softmax_jvp(given, wide_t),
             naive.softmax_jvp_from_output(p, t), -1,
         ),
         (
-            fl.log_softmax.vjp(x, t), reference.log_softmax_vjp(wide_x, wide_t),
+            fl.log_softmax.vjp(x, t), judge.log_softmax_vjp(wide_x, wide_t),
             naive.log_softmax_vjp(x, t), -1,
         ),
-        (fl.logsumexp.jvp(x, t), reference.logsumexp_jvp(wide_x, wide_t), naive.logsumexp_jvp(x, t), None),
+        (fl.logsumexp.jvp(x, t), judge.logsumexp_jvp(wide_x, wide_t), naive.logsumexp_jvp(x, t), None),
     ):
         assert_close(ours, truth, textbook, axis, str(classes))
 
