@@ -290,9 +290,9 @@ def test_killed_at_any_moment_it_never_leaves_stale_code(tmp_path: Path) -> None
     begun = time.monotonic()
     assert run(code, FASTLOSS_CACHE_DIR=cache).splitlines()[0] == answer_of(1)
     cold = time.monotonic() - begun
-    rounds = times(1, 200)
-    killed = 0
-    for k in range(rounds):
+    rounds, k, killed = times(1, 200), 0, 0
+    while k < rounds or not killed:  # a run on a machine less busy than at first may outrun the kill
+        assert k < rounds + 20
         scaled(package, 2 * k + 2)
         process = start(code, FASTLOSS_CACHE_DIR=cache)
         time.sleep(moments.uniform(0.1, 1.0) * cold)
@@ -304,8 +304,8 @@ def test_killed_at_any_moment_it_never_leaves_stale_code(tmp_path: Path) -> None
         scaled(package, 2 * k + 2)  # of whose code the killed one may have kept a part
         answer, _, *warned = run(code, FASTLOSS_CACHE_DIR=cache).splitlines()
         assert (answer, warned) == (answer_of(2 * k + 2), [])
-    print(f"{killed} of {rounds} killed before they were done; cold run {cold:.1f} s")
-    assert killed
+        k += 1
+    print(f"{killed} of {k} killed before they were done; cold run {cold:.1f} s")
 
 
 def test_cold_processes_at_once(tmp_path: Path) -> None:
