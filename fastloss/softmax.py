@@ -279,7 +279,8 @@ class _Rows:
             each = arrays.NONE[self.compute] if per_row is None else per_row
             if t is not None:
                 t, tl = arrays.operand(t, self.axes, self.compute)
-                lies, companion = arrays.address(t), rows.TANGENTS
+                lies = arrays.address(t)
+                companion = rows.COTANGENTS if mode == rows.REVERSE else rows.TANGENTS
             elif plan := across.plan_of(xl, to, self.inv, self.compute):
                 plan.run(
                     map_across, at, xl.geometry, each, mode, each, arrays.address(target), to.geometry,

@@ -15,6 +15,7 @@ from fastloss._engine.elementary import exp, exp_nonpositive, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.vector import (
     LANES,
+    added,
     added_but,
     cast,
     fma,
@@ -100,17 +101,31 @@ def index_of(x: Array, value: Any) -> int:
     return int(first if first < n else 0)
 
 
+@inline
+def fold_pairs(v: Array, low: Array) -> Any:
+    """The sum of LANES pairs v + low, rounded once."""
+    s, rest = 0.0, fold(low)
+    for k in range(LANES):
+        s, lost = two_sum(s, v[k])
+        rest += lost
+    return s + rest if abs(s) < np.inf else s
+
+
 @leaf
 def sum_of(x: Array, ahead: int) -> Any:
-    """The sum of x, in float64."""
+    """The sum of x, in float64, and of float64 to its last digits."""
     wide()
-    total = lanes(1.0)
+    total, low = lanes(1.0), lanes(1.0)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
-        q = part(x, j)
-        for k in range(LANES):
-            total[k] += np.float64(q[k])
-    return fold(total)
+        if itemsize(x[0]) == 4:
+            added(total, part(x, j), total)
+        else:
+            q = part(x, j)
+            for k in range(LANES):
+                total[k], lost = two_sum(total[k], np.float64(q[k]))
+                low[k] += lost
+    return fold(total) if itemsize(x[0]) == 4 else fold_pairs(total, low)
 
 
 @leaf
@@ -123,44 +138,30 @@ def exp_each(x: Array, e: Array) -> Any:
         v = lanes(x[0])
         for k in range(LANES):
             v[k] = exp(q[k])
-            total[k] += np.float64(v[k])
+        added(total, v, total)
         store(v, part(e, j))
     return fold(total)
 
 
-@inline
-def fold_pairs(v: Array, low: Array) -> Any:
-    """The sum of LANES pairs v + low, rounded once."""
-    s, rest = 0.0, fold(low)
-    for k in range(LANES):
-        s, lost = two_sum(s, v[k])
-        rest += lost
-    return s + rest if abs(s) < np.inf else s
-
-
 @leaf
-def dot_sum(e: Array, t: Array, c: Any) -> Any:
-    """The sums of e (t - c) and of t, in float64 and, of float64, to its last digits."""
+def dot_sum(e: Array, t: Array, c: Any, ahead: int, t_ahead: int) -> Any:
+    """The sums of e (t - c) and of e, in float64 and, of float64, the first to its last digits."""
     wide()
-    dot, total, dot_low, low = lanes(1.0), lanes(1.0), lanes(1.0), lanes(1.0)
+    dot, total, dot_low = lanes(1.0), lanes(1.0), lanes(1.0)
     for j in range(0, e.size, LANES):
+        prefetch(e, j + ahead)
+        prefetch(t, j + t_ahead)
         left, right = part(e, j), part(t, j)
         for k in range(LANES):
-            beside = np.float64(right[k])
-            away = beside - np.float64(c)
+            away = np.float64(right[k]) - np.float64(c)
             if itemsize(c) == 8:
                 s, lost = two_sum(dot[k], left[k] * away)
                 dot[k] = s
                 dot_low[k] += lost
-                s, lost = two_sum(total[k], beside)
-                total[k] = s
-                low[k] += lost
             else:
                 dot[k] = fma(np.float64(left[k]), away, dot[k])
-                total[k] += beside
-    if itemsize(c) == 8:
-        return fold_pairs(dot, dot_low), fold_pairs(total, low)
-    return fold(dot), fold(total)
+            total[k] += np.float64(left[k])
+    return fold_pairs(dot, dot_low) if itemsize(c) == 8 else fold(dot), fold(total)
 
 
 @leaf
@@ -177,23 +178,30 @@ def weigh(x: Array, m: Any, w: Array) -> Any:
     return fold(short), fold(total)
 
 
+@inline
+def emit(v: Array, o: Array, j: int, streamed: int) -> None:
+    """o[j : j + LANES] = v; past the cache where `streamed`, to an o that starts on a cache line."""
+    size = itemsize(v[0])
+    if streamed:
+        stream(v, o.ctypes.data + j * size, LANES * size // 64)
+    else:
+        store(v, part(o, j))
+
+
 @leaf
 def scale(e: Array, c: Any, o: Array, streamed: int) -> None:
-    """o = c e; past the cache where `streamed`, to an o that starts on a cache line."""
+    """o = c e."""
     wide()
-    to, size = o.ctypes.data, itemsize(c)
     for j in range(0, e.size, LANES):
         v = lanes(c)
         scaled(part(e, j), c, v)
-        if streamed:
-            stream(v, to + j * size, LANES * size // 64)
-        else:
-            store(v, part(o, j))
+        emit(v, o, j, streamed)
 
 
 @leaf
 def affine(
-    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, inv: Any, o: Array
+    e: Array, c: Any, t: Array, hi: Any, lo: Any, a: Any, b: Any, g: Any, inv: Any, o: Array,
+    streamed: int,
 ) -> None:
     """o = (p (a d + b) + g d) inv with p = c e and d = (t - hi) - lo."""
     wide()
@@ -204,7 +212,7 @@ def affine(
             d = (right[k] - hi) - lo
             p = left[k] * c
             v[k] = fma(p * d, a, fma(p, b, g * d)) * inv
-        store(v, part(o, j))
+        emit(v, o, j, streamed)
 
 
 @leaf
@@ -253,18 +261,19 @@ def largest(x: Array, n: int) -> Any:
 
 
 @leaf
-def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array) -> None:
+def shift(x: Array, m: Any, inv: Any, log_s: Any, o: Array, streamed: int) -> None:
     """o = (x - m) inv - log s."""
     wide()
     for j in range(0, x.size, LANES):
         v = lanes(m)
         lowered(part(x, j), m, v)
         scaled(v, inv, v)
-        lowered(v, log_s, part(o, j))
+        lowered(v, log_s, v)
+        emit(v, o, j, streamed)
 
 
 @leaf
-def curve(e: Array, c: Any, b: Any, rest: Any, inv: Any, o: Array) -> None:
+def curve(e: Array, c: Any, b: Any, rest: Any, inv: Any, o: Array, streamed: int) -> None:
     """o = b p (1 - p) inv with p = c e; 1 - p is `rest` for the one p that may be above a half."""
     wide()
     one = cast(1.0, c)
@@ -274,4 +283,4 @@ def curve(e: Array, c: Any, b: Any, rest: Any, inv: Any, o: Array) -> None:
         for k in range(LANES):
             p = q[k] * c
             v[k] = b * (p * (rest if p + p > one else one - p)) * inv
-        store(v, part(o, j))
+        emit(v, o, j, streamed)

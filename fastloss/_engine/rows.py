@@ -66,9 +66,9 @@ from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, vi
 
 # What a task is: a row; or a segment of a row, first walked, then finished.
 WHOLE, WALK, FINISH = 0, 1, 2
-# What walks beside it: nothing; tangents t, for u = sum(e (t - c)) and v = sum(t); class weights w,
-# for u = sum(w (m - x)) and v = sum(w).
-ALONE, TANGENTS, WEIGHTS = 0, 1, 2
+# What walks beside it: nothing; tangents t, for u = sum(e (t - c)); cotangents t, for v = sum(t); class
+# weights w, for u = sum(w (m - x)) and v = sum(w).
+ALONE, TANGENTS, COTANGENTS, WEIGHTS = 0, 1, 2, 3
 # What `finish` writes, with p = softmax: b p; log p; b p (1 - p) inv; and with d = (t - hi) - lo, where
 # hi + lo is <p, t>, (a p + g) d inv FORWARD, and (g t + b p) inv in REVERSE, b being -g sum(t). The factor
 # inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
@@ -80,9 +80,9 @@ CANCELLED = 1.5
 LOST = 1e-6
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
-# probability is nearly 1. U, V: the sums over the companion. C: the tangent at the maximum, where u
-# has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
-# (M, R hold for logits alone; C, PEAK with tangents alone.)
+# probability is nearly 1. U, V: the sums over the companion. C: the tangent or cotangent at the maximum,
+# where u has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
+# (M, R hold for logits alone; C, PEAK with one of those two alone.)
 M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
 # ---- the walk -------------------------------------------------------------------------------
@@ -93,8 +93,6 @@ def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array, ahead: int) -
         return np.float64(exp_sum(x, m, inv, e, ahead))
     if holds == LOG_PROBS:
         return exp_each(x, e)
-    if holds == PROBS:  # e is x
-        return sum_of(x, ahead)
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
     return 0.0
 
@@ -158,17 +156,21 @@ def pay_all(
 
 
 @inline
+def made_in_place(to: int, g: Array, n: int, streamed: int, changed: bool) -> bool:
+    """Whether n results are made where they belong: not the odd end of a row nor what lies otherwise, and
+    streamed ones where they start on a cache line and none is `changed` afterwards.
+    """
+    return bool(g[DIRECT] and n % LANES == 0 and not (streamed and (to & 63 or changed)))
+
+
+@inline
 def scaled(
     exps: Array, j: int, n: int, seen: Any, m: float, r: float, b: float, spot: int, exact: Any,
     out: int, g: Array, streamed: int, work: int, inv: Any,
 ) -> None:
     """Write columns j to j + n - 1 of b p, p = exps exp((seen - m) inv) / s, but `exact` at `spot`."""
     to = out + j * g[STRIDE]
-    # Results are made where they belong, but the odd end of a row and what lies otherwise; streamed ones
-    # where they start on a cache line.
-    in_place = g[DIRECT] and n % LANES == 0
-    if streamed and (to & 63 or j <= spot < j + n):
-        in_place = False
+    in_place = made_in_place(to, g, n, streamed, j <= spot < j + n)
     o = view(to if in_place else buffer(work, O_BLOCK, inv), padded(n), inv)
     s = mass(LOGITS, m, r)
     c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
@@ -231,29 +233,37 @@ def walk(
                     u *= factor
                     u_low *= factor
                 r, low = two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps, ahead)))
+                r_low += low
                 if m == np.inf:
                     r = np.nan
-            else:
+            elif holds == LOG_PROBS:
                 r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
-        else:
+                r_low += low
+        elif holds != PROBS:
             r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
-        r_low += low
+            r_low += low
         maxima[slot, j // BLOCK] = m
         if owed_at[TO]:
             seen = maxima[owed_at[SLOT], j // BLOCK]
             pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
-        if companion == TANGENTS:
+        if companion == TANGENTS or companion == COTANGENTS:
             t = block(other, og, j, n, zero, t_block)
+            t_ahead = ahead_of(other, og, j, t)
             if grown:
                 at = index_of(x, m)
                 u += (np.float64(c) - np.float64(t[at])) * s
                 c = t[at]
                 peak = j + at
-            du, dv = dot_sum(exps, t, c)
-            u, low = two_sum(u, np.float64(du))
-            u_low += low
-            v += dv
+            if companion == COTANGENTS:
+                v += sum_of(t, t_ahead)
+            else:
+                du, ds = dot_sum(exps, t, c, ahead if holds == PROBS else 0, t_ahead)
+                u, low = two_sum(u, np.float64(du))
+                u_low += low
+                if holds == PROBS:  # exps is x, and nobody has summed it yet
+                    r, low = two_sum(r, ds)
+                    r_low += low
         elif companion == WEIGHTS:
             # u = sum(w[:j] (m - x[:j])), measured from 0 while m is -inf
             if grown:
@@ -378,13 +388,12 @@ def finish(
             )
             continue
         to = out + j * outg[STRIDE]
-        in_place = outg[DIRECT] and n % LANES == 0 and not streamed
         watched = mode >= FORWARD and columns <= BLOCK
-        if watched:
-            in_place = False
+        in_place = made_in_place(to, outg, n, streamed, j <= spot < j + n) and not watched
+        past = int(in_place and streamed)
         o = view(to if in_place else o_block, padded(n), inv)
         if mode == LOG:
-            shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o)
+            shift(block(row, g, j, n, fill, x_block), top, inv, log_s, o, past)
         else:
             exps = kept(work, keep, j, n, inv)
             mj = maxima[j // BLOCK] if holds == LOGITS else zero
@@ -400,10 +409,10 @@ def finish(
                     c = power(np.float64(mj), m, np.float64(inv)) / s
                 p_of_e = cast(c, inv)
             if mode == CURVE:
-                curve(exps, p_of_e, b, rest, inv, o)
+                curve(exps, p_of_e, b, rest, inv, o, past)
             else:
                 t = block(other, og, j, n, hi, t_block)
-                affine(exps, p_of_e, t, hi, lo, a, b, gt, inv, o)
+                affine(exps, p_of_e, t, hi, lo, a, b, gt, inv, o, past)
         if j <= spot < j + n:
             o[spot - j] = exact
         if watched:

@@ -323,12 +323,14 @@ def _lane_by_lane(operation: Callable[[Any, Any, Any], Any], meaning: str) -> An
     def each(tyctx: Any, x: Any, y: Any, to: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
             numbers = [loaded(context, builder, t, v) for t, v in zip((x, y), args[:2], strict=True)]
+            vector = ir.VectorType(_llvm(context, to)[0], LANES)
+            numbers = [v if v.type == vector else builder.fpext(v, vector) for v in numbers]
             stored(context, builder, to, args[2], operation(builder, *numbers))
             return context.get_dummy_value()
 
         return types.void(x, y, to), codegen
 
-    each.__doc__ = f"to[:LANES] = {meaning}."
+    each.__doc__ = f"to[:LANES] = {meaning}, in the type of `to`, which holds those of x and y."
     return instruction(each)
 
 
