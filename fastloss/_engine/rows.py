@@ -247,7 +247,7 @@ def walk(
             seen = maxima[owed_at[SLOT], j // BLOCK]
             pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
-        if companion == TANGENTS or companion == COTANGENTS:
+        if companion in (TANGENTS, COTANGENTS):
             t = block(other, og, j, n, zero, t_block)
             t_ahead = ahead_of(other, og, j, t)
             if grown:
