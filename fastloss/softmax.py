@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, launch, leaves, pointwise, rows
+from fastloss._engine import across, arrays, blocks, launch, leaves, pointwise, products, rows, twofold
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, leaf
@@ -42,6 +42,12 @@ def map_rows(
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         keep = rows.keep_at(mine, room, turn, inv)
+        if mode >= rows.FORWARD and rows.is_wide(columns, inv):
+            rows.finish_wide(
+                row, xg, columns, holds, inv, temperature, other, tg, mine, mode, a, g, -1, (0.0, 0.0),
+                blocks.row_address(out, og, i), og, streamed,
+            )
+            continue
         if phase != rows.FINISH:
             rows.walk_segments(
                 row, xg, columns, k0, k1, holds, inv, other, tg, companion,
@@ -132,7 +138,7 @@ def sums_across(m: Array, r: Array, sums: Array) -> Any:
         top = np.float64(m[k])
         # r says nothing where m is infinite; m is no NaN there, nor is any of the row
         each = top if abs(top) == np.inf else top + log1p(r[k])
-        cancelled[k] = 1.0 if rows.CANCELLED * abs(each) < abs(top) < np.inf else 0.0
+        cancelled[k] = 1.0 if twofold.CANCELLED * abs(each) < abs(top) < np.inf else 0.0
         sums[k] = each
     return fold(cancelled)
 
@@ -151,9 +157,9 @@ def sums_again(at: int, step: int, columns: int, m: Array, sums: Array) -> Any:
             passed[k] = 1.0 if top else passed[k]
     for k in range(LANES):
         top = np.float64(m[k])
-        if rows.CANCELLED * abs(sums[k]) < abs(top) < np.inf:
+        if twofold.CANCELLED * abs(sums[k]) < abs(top) < np.inf:
             sums[k] = top + log1p(rest[k])
-            left[k] = 1.0 if abs(sums[k]) <= rows.LOST * abs(top) else 0.0
+            left[k] = 1.0 if abs(sums[k]) <= twofold.LOST * abs(top) else 0.0
     return fold(left)
 
 
@@ -204,6 +210,40 @@ def map_across(
                 row, xg, columns, count, size, rest, mine, at, inv, maxima[w], mode,
                 across.whole(mine, own, size, 0.0), to, og, streamed,
             )
+    if streamed:
+        fence()
+
+
+@kernel
+def multiply_across(
+    w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array,  # noqa: ARG001 (of other plans)
+    x: int, xg_at: int, t: int, tg_at: int, holds: int, mode: int, a: float, g: float, temperature: float,
+    means: Array, out: int, og_at: int, streamed: int,
+) -> None:
+    """What `map_rows` makes FORWARD and in REVERSE, and `reduce_rows` with tangents, of short rows."""
+    inv = cast(rate, maxima[0, 0, 0])
+    xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
+    mine = work + w * stride
+    tile, t_tile = across.tile_of(mine, columns, size, inv)
+    means_of = across.whole(mine, products.MEANS, size, 0.0)
+    each = across.whole(mine, products.A, size, 0.0)
+    for k in range(size):
+        each[k] = a
+    for task in blocks.share(w, workers, first, last):
+        i, count, rest = across.batch(task, inner, size)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
+        at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
+        t_at, t_step = across.fetch(other, tg, columns, 0, columns, count, size, rest, t_tile, mine, inv)
+        results = products.make(
+            at, step, t_at, t_step, columns, count, size, mine, holds, mode, g, temperature, inv
+        )
+        if mode == products.MEAN:
+            for k in range(count):
+                means[i + k] = cast(means_of[k], inv)
+        else:
+            to = blocks.row_address(out, og, i)
+            across.deliver(results, columns, 0, columns, count, size, mine, to, og, streamed, inv)
     if streamed:
         fence()
 
@@ -281,6 +321,11 @@ class _Rows:
                 t, tl = arrays.operand(t, self.axes, self.compute)
                 lies = arrays.address(t)
                 companion = rows.COTANGENTS if mode == rows.REVERSE else rows.TANGENTS
+                if plan := products.plan_of([xl, tl, to], self.inv, self.compute):
+                    plan.run(
+                        multiply_across, at, xl.geometry, lies, tl.geometry, holds, mode, a, g,
+                        self.temperature, each, arrays.address(target), to.geometry, streamed,
+                    )
             elif plan := across.plan_of(xl, to, self.inv, self.compute):
                 plan.run(
                     map_across, at, xl.geometry, each, mode, each, arrays.address(target), to.geometry,
@@ -324,6 +369,11 @@ class _Rows:
             if beside is not None:
                 t, tl = arrays.operand(beside, self.axes, self.row_dtype)
                 lies, companion = arrays.address(t), rows.TANGENTS
+                if plan := products.plan_of([xl, tl], self.inv, self.row_dtype):
+                    plan.run(
+                        multiply_across, at, xl.geometry, lies, tl.geometry, leaves.LOGITS, products.MEAN,
+                        0.0, 0.0, 1.0, own, at, xl.geometry, 0,
+                    )
             elif plan := across.plan_of(xl, None, self.inv, self.row_dtype):
                 plan.run(
                     map_across, at, xl.geometry, arrays.NONE[self.row_dtype], SUM, own, at, xl.geometry, 0

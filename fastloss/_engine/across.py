@@ -60,7 +60,7 @@ TOP, M, ORIGIN, PEAK, TIES, FACTOR = 0, 1, 2, 3, 4, 5
 # Of float64: `rows.R` and what rounding took from it, and the sum before this block.
 R, LOW, BASE = 6, 7, 8
 # For the kernels' own use, and the total.
-OWN, SLOTS = 9, 16
+OWN, SLOTS = 9, 24
 
 
 @inline
@@ -104,6 +104,11 @@ def flat_length(columns: int, size: int) -> int:
 
 # In compiled code.
 _tile_length, _flat_length = inline(tile_length), inline(flat_length)
+
+
+@inline
+def tile_bytes(columns: int, size: int, like: Any) -> int:
+    return _tile_length(columns, size) * itemsize(like)
 
 
 def batch_size(columns: int) -> int:
@@ -488,7 +493,7 @@ def batch(task: int, inner: int, size: int) -> Any:
 def tile_of(work: int, columns: int, size: int, like: Any) -> Any:
     """(the tile, the exponentials) in a worker's scratch."""
     at = flat_of(work, size) + _flat_length(columns, size) * itemsize(like)
-    return at, at + _tile_length(columns, size) * itemsize(like)
+    return at, at + tile_bytes(columns, size, like)
 
 
 @leaf
@@ -553,10 +558,13 @@ LONGEST = launch.LAUNCH // LANES
 
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
-    are not short a number for each block and STATE for each segment of their rows.
+    are not short a number for each block and STATE for each segment of their rows. For `products`, of short
+    rows, another tile and LANES rows of float64.
     """
 
-    def __init__(self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: bool = False
+    ) -> None:
         self._type = dtype.char
         self.one_run = n == inner
         short = columns <= SHORT
@@ -568,8 +576,10 @@ class Plan:
         self.batches = n // inner * -(-inner // size)
         self._size = size * columns
         self._workers = launch.workers(n * columns, self.batches)
-        numbers = flat_length(columns, size) + (2 if short else 1) * tile_length(columns, size)
+        tiles = 1 + short + products
+        numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
         room = (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize
+        room += columns * LANES * 8 if products else 0
         self._scratch = Scratch(self._workers, room)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
         maxima = np.empty((self._workers, blocks_, size), dtype)

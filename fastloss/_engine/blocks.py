@@ -48,8 +48,8 @@ SEGMENT = 32 * BLOCK  # columns that one task walks at least
 AHEAD = 2 * BLOCK  # elements between a loop and its prefetch: hides DRAM behind the exponentials
 STREAMED = 32 << 20  # bytes of results from which they bypass the cache
 
-# Parts of a worker's scratch.
-X_BLOCK, T_BLOCK, O_BLOCK, E = 0, 1, 2, 3
+# Parts of a worker's scratch; W and D are blocks of float64.
+X_BLOCK, T_BLOCK, O_BLOCK, W, D, E = 0, 1, 2, 3, 5, 7
 
 _F4, _F8, _I1, _I2, _I4, _I8, _U1, _U2, _U4, _U8, _B1, _F2, _BF16 = (
     CODES[name]
@@ -313,7 +313,7 @@ def segments(columns: int) -> int:
 
 @inline
 def buffer(work: int, which: int, like: Any) -> Any:
-    """A worker's scratch: X_BLOCK, T_BLOCK and O_BLOCK for what is loaded and stored; then E."""
+    """A worker's scratch: X_BLOCK, T_BLOCK and O_BLOCK for what is loaded and stored; then W, D and E."""
     return work + which * BLOCK * itemsize(like)
 
 

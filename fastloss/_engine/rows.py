@@ -29,8 +29,10 @@ from fastloss._engine.blocks import (
     SEGMENT,
     T_BLOCK,
     X_BLOCK,
+    D,
     E,
     Scratch,
+    W,
     ahead_of,
     block,
     buffer,
@@ -73,11 +75,6 @@ ALONE, TANGENTS, COTANGENTS, WEIGHTS = 0, 1, 2, 3
 # hi + lo is <p, t>, (a p + g) d inv FORWARD, and (g t + b p) inv in REVERSE, b being -g sum(t). The factor
 # inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
 SCALE, LOG, CURVE, FORWARD, REVERSE = 0, 1, 2, 3, 4
-# How much larger than every result of a row their terms may be: rounding the terms costs up to two units
-# of the last place.
-CANCELLED = 1.5
-# A share of its terms down to which float64 gives a float32 sum all its digits.
-LOST = 1e-6
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent or cotangent at the maximum,
@@ -355,6 +352,36 @@ def power(a: float, b: float, inv: float) -> float:
     return e
 
 
+@inline
+def is_wide(columns: int, like: Any) -> bool:
+    """Whether products of a row are made in a wider type than they are of."""
+    return bool(columns <= BLOCK and itemsize(like) == 4)
+
+
+@leaf
+def finish_wide(
+    row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array, work: int,
+    mode: int, a: float, gt: float, spot: int, extra: Pair, out: int, outg: Array, streamed: int,
+) -> None:
+    """Write the products of a row of one block, FORWARD or in REVERSE, in float64 until they are rounded."""
+    outlined()
+    x = block(
+        row, g, 0, n, cast(0.0 if holds == PROBS else -np.inf, inv), buffer(work, X_BLOCK, inv)
+    )
+    t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
+    e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
+    o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
+    top = block_max(x)
+    m, peak, reverse = np.float64(top), index_of(x, top), mode == REVERSE
+    if twofold.wide_products(
+        x, holds, m, peak, 1.0 / temperature, t, n, reverse, a, gt, spot, extra[0] + extra[1], e, d, o
+    ):
+        twofold.products(
+            x, holds, m, temperature, t, n, np.float64(t[peak]), not reverse, a, gt, spot, extra, o
+        )
+    put(o, n, out, outg, 0, streamed)
+
+
 @leaf
 def finish(
     row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
@@ -364,8 +391,8 @@ def finish(
 ) -> None:
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
 
-    `doubt` is the size of the terms whose difference is `exact`. In a short row whose terms cancel
-    everywhere, `twofold` makes the results instead, from t with `extra` added at `spot`.
+    `doubt` is the size of the terms whose difference is `exact`. Products of a short row are made in a wider
+    type, or where their terms cancel everywhere by `twofold`, from t with `extra` added at `spot`.
     """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
@@ -377,6 +404,12 @@ def finish(
     top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
     seen = cast(np.nan, inv)
     p_of_e = zero
+    if mode >= FORWARD and is_wide(columns, inv):
+        finish_wide(
+            row, g, columns, holds, inv, temperature, other, og, work, mode, np.float64(a), np.float64(gt),
+            spot, extra, out, outg, streamed,
+        )
+        return
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         if mode == SCALE:
@@ -419,19 +452,11 @@ def finish(
             own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
             if mode == FORWARD:
                 own += weight * (moved + cast(0.5, inv) * abs(lo))  # the sum of p is rounded, too
-            size = np.float64(max(own * inv, doubt))
-            if size > CANCELLED * largest(o, n):
-                x, found = block(row, g, 0, n, fill, x_block), 0.0
-                if itemsize(inv) == 4:
-                    found = twofold.wide_products(
-                        x, holds, m, 1.0 / temperature, t, n, np.float64(hi), mode == FORWARD,
-                        np.float64(a), np.float64(gt), spot, extra[0] + extra[1], o,
-                    )
-                if found <= LOST * size:
-                    twofold.products(
-                        x, holds, m, temperature, t, n, np.float64(hi), mode == FORWARD, np.float64(a),
-                        np.float64(gt), spot, extra, o,
-                    )
+            if twofold.in_doubt(np.float64(largest(o, n)), np.float64(max(own * inv, doubt)), inv):
+                twofold.products(
+                    block(row, g, 0, n, fill, x_block), holds, m, temperature, t, n, np.float64(hi),
+                    mode == FORWARD, np.float64(a), np.float64(gt), spot, extra, o,
+                )
         if not in_place:
             put(o, n, out, outg, j, streamed)
 
@@ -447,20 +472,20 @@ def sum_where_terms_cancel(
     outlined()
     zero = cast(0.0, inv)
     size = abs(m)
+    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
         t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
+        if itemsize(inv) == 4:
+            e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
+            result, doubtful = twofold.wide_mean(x, m, index_of(x, cast(m, inv)), t, n, e, d)
+            return twofold.mean(x, m, t, n) if doubtful else result
         exps = view(buffer(work, E, inv), padded(n), inv)
         p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
         size = np.float64(terms(exps, p_of_e, t, cast(c, inv), zero, zero, zero, -1)[2])
         size += 0.5 * abs(result - c)  # the sum of p is rounded, too
-    if not CANCELLED * abs(result) < size:
+    if not twofold.CANCELLED * abs(result) < size:
         return result
-    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
-        if itemsize(inv) == 4:
-            result = twofold.wide_mean(x, m, t)
-            if abs(result) > LOST * size:
-                return result
         return twofold.mean(x, m, t, n)
     if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
         rest, left_out = 0.0, False  # but one element at the maximum, as R is
@@ -470,7 +495,7 @@ def sum_where_terms_cancel(
             else:
                 rest += exp_nonpositive(np.float64(x[j]) - m)
         result = m + log1p(rest)
-        if abs(result) > LOST * abs(m):
+        if abs(result) > twofold.LOST * abs(m):
             return float(result)
     return twofold.log_sum(x, m, n)
 
@@ -480,7 +505,7 @@ KEPT = 4 << 20  # bytes of two rows' exponentials that a worker keeps at most
 
 
 class Plan:
-    """Who does what in one call, and the scratch for it: per worker three blocks and at most KEPT
+    """Who does what in one call, and the scratch for it: per worker seven blocks and at most KEPT
     bytes of exponentials, per segment STATE numbers, per block its maximum.
     """
 
@@ -500,7 +525,7 @@ class Plan:
         room = padded * dtype.itemsize if exponentials and not split else 0
         if 2 * room > KEPT:
             room = 0
-        size = 3 * BLOCK * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
+        size = E * BLOCK * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
         self._scratch = Scratch(self._workers, size)
         slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)

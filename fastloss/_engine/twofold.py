@@ -12,6 +12,7 @@ precision", Numerische Mathematik 18, 1971.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -20,10 +21,31 @@ from fastloss._engine.arrays import Array
 from fastloss._engine.elementary import two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.leaves import LOG_PROBS, LOGITS, PROBS
-from fastloss._engine.vector import LANES, cast, exact_fma, fold, fold_max, lanes, outlined, part, wide
+from fastloss._engine.vector import (
+    LANES,
+    cast,
+    exact_fma,
+    fold,
+    fold_max,
+    itemsize,
+    lanes,
+    lowered,
+    outlined,
+    part,
+    raised,
+    raised_to_size,
+    scaled,
+    store,
+    wide,
+)
 
 Pair = tuple[float, float]
 
+# How much larger than every result of a row their terms may be: rounding the terms costs up to two units
+# of the last place.
+CANCELLED = 1.5
+# A share of its terms down to which float64 gives a float32 sum all its digits.
+LOST = 1e-6
 _ZERO = (0.0, 0.0)
 _LOG2E = 1.4426950408889634
 # ln 2 in three parts; n times the first is exact, |n| < 2**11.
@@ -151,56 +173,150 @@ def products(
 
 # ---- float32, in float64 --------------------------------------------------------------------
 @inline
-def wide_mass(x: float, holds: int, m: float, rate: float) -> float:
-    """p but for the sum over the row; `rate` is 1/T."""
-    if holds == PROBS:
-        return x
-    return float(elementary.exp(x if holds == LOG_PROBS else (x - m) * rate))
+def wrong(own: float, squares: float, scale: float, mid: float) -> float:
+    """How wrong `mid`, the sum of p (t - c), may be beside the rounding of one term: `squares` is the sum of
+    those of e (t - c), p = e `scale`, and `own` some size of t - c. Squares that float64 does not hold allow
+    for anything.
+    """
+    root = 1.6 * np.sqrt(squares) * scale
+    if own > 0.0 and not 0.0 < squares < np.inf:
+        root = np.inf
+    return root + 0.5 * abs(mid)  # the sum of p is rounded, too
+
+
+@inline
+def in_doubt(top: float, size: float, like: Any) -> bool:
+    """Whether results, none larger than `top`, made in float64 from terms of a `size`, have not the digits
+    of the type of `like`.
+    """
+    if itemsize(like) == 4:
+        return top < LOST * size
+    return CANCELLED * top < size
 
 
 @leaf
-def wide_mean(x: Array, m: float, t: Array) -> float:
-    """`mean` of float32, which may lie padded with -inf and 0."""
+def wide_masses(x: Array, holds: int, m: float, rate: float, e: Array) -> None:
+    """e = the probabilities of x but for their sum; `rate` is 1/T."""
     wide()
-    s, dot = lanes(0.0), lanes(0.0)
     for j in range(0, x.size, LANES):
-        q, beside = part(x, j), part(t, j)
+        d, q = part(e, j), part(x, j)
+        store(q, d)
+        if holds == LOGITS:
+            for k in range(LANES):
+                d[k] = elementary.exp_nonpositive((d[k] - m) * rate)
+        elif holds == LOG_PROBS:
+            for k in range(LANES):
+                d[k] = elementary.exp(d[k])
+
+
+@leaf
+def wide_differences(t: Array, c: float, d: Array) -> None:
+    """d = t - c."""
+    wide()
+    for j in range(0, t.size, LANES):
+        lowered(part(t, j), c, part(d, j))
+
+
+@leaf
+def wide_sums(e: Array, d: Array) -> Any:
+    """The sums of e, d, e d and (e d)**2."""
+    wide()
+    s, total, dot, squares = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(d, j)
         for k in range(LANES):
-            e = wide_mass(np.float64(q[k]), LOGITS, m, 1.0)
-            s[k] += e
-            dot[k] += e * np.float64(beside[k])
-    return float(fold(dot) / fold(s))
+            term = left[k] * right[k]
+            s[k] += left[k]
+            total[k] += right[k]
+            dot[k] += term
+            squares[k] += term * term
+    return fold(s), fold(total), fold(dot), fold(squares)
+
+
+@leaf
+def forward(
+    e: Array, d: Array, scale: float, mid: float, a: float, g: float, rate: float, o: Array
+) -> Any:
+    """o = (a p + g) (d - mid) rate with p = e `scale`; the largest of |a p + g| |d - mid|, of |a p + g| |d|
+    and of |a p + g|.
+    """
+    wide()
+    top, own, weight = lanes(0.0), lanes(0.0), lanes(0.0)
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(d, j)
+        w, each, size = lanes(0.0), lanes(0.0), lanes(0.0)
+        for k in range(LANES):
+            w[k] = a * (left[k] * scale) + g
+            size[k] = w[k] * right[k]
+            each[k] = w[k] * (right[k] - mid)
+        raised_to_size(each, top, top)
+        raised_to_size(size, own, own)
+        raised_to_size(w, weight, weight)
+        scaled(each, rate, each)
+        store(each, part(o, j))
+    return fold_max(top), fold_max(own), fold_max(weight)
+
+
+@leaf
+def reverse(e: Array, t: Array, scale: float, g: float, total: float, rate: float, o: Array) -> Any:
+    """o = g (t - p total) rate with p = e `scale`; the largest of |g (t - p total)| and of its terms."""
+    wide()
+    top, own = lanes(0.0), lanes(0.0)
+    for j in range(0, e.size, LANES):
+        left, right = part(e, j), part(t, j)
+        each, size = lanes(0.0), lanes(0.0)
+        for k in range(LANES):
+            pull = g * (left[k] * scale * total)
+            each[k] = g * right[k] - pull
+            size[k] = abs(g * right[k]) + abs(pull)
+        raised_to_size(each, top, top)
+        raised(size, own, own)
+        scaled(each, rate, each)
+        store(each, part(o, j))
+    return fold_max(top), fold_max(own)
 
 
 @leaf
 def wide_products(
-    x: Array, holds: int, m: float, rate: float, t: Array, n: int, origin: float, forward: bool, a: float,
-    g: float, spot: int, extra: float, o: Array,
-) -> float:
-    """`products` of n float32, which may lie padded: x with what has no mass, t where not `forward` with 0.
-    The largest of them. If `forward` t is measured from `origin`.
+    x: Array, holds: int, m: float, peak: int, rate: float, t: Array, n: int, backward: bool, a: float,
+    g: float, spot: int, extra: float, e: Array, d: Array, o: Array,
+) -> bool:
+    """`products` of n float32, which may lie padded with what has no mass. `peak` is the column of the
+    maximum m, whose t is the origin; e and d are scratch. Whether they are in doubt.
     """
-    wide()
-    from_ = origin if forward else 0.0
-    s, dot, total, top = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
-    for j in range(0, x.size, LANES):
-        q, beside = part(x, j), part(t, j)
-        for k in range(LANES):
-            e, tk = wide_mass(np.float64(q[k]), holds, m, rate), np.float64(beside[k]) - from_
-            tk += extra if j + k == spot else 0.0
-            s[k] += e
-            dot[k] += e * tk
-            total[k] += tk
-    sum_, all_ = fold(s), fold(total)
-    middle = fold(dot) / sum_
-    for j in range(0, x.size, LANES):
-        q, beside, results = part(x, j), part(t, j), part(o, j)
-        for k in range(LANES):
-            p = wide_mass(np.float64(q[k]), holds, m, rate) / sum_
-            tk = np.float64(beside[k]) - from_
-            tk += extra if j + k == spot else 0.0
-            result = ((a * p + g) * (tk - middle) if forward else g * (tk - p * all_)) * rate
-            fine, old = abs(result) < np.inf, results[k]
-            results[k] = cast(result, old) if fine else old
-            top[k] = max(top[k], abs(result) if fine and j + k < n else 0.0)
-    return float(fold_max(top))
+    outlined()
+    wide_masses(x, holds, m, rate, e)
+    c = np.float64(t[peak])
+    wide_differences(t, 0.0 if backward else c, d)
+    for j in range(n, d.size):
+        d[j] = 0.0
+    if spot >= 0:
+        d[spot] += extra
+    if not backward:
+        s, _, dot, squares = wide_sums(e, d)
+        mid = dot / s
+        top, own, weight = forward(e, d, 1.0 / s, mid, a, g, rate, o)
+        return in_doubt(top, own + weight * wrong(own, squares, 1.0 / s, mid), o[0])
+    # Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits there alone.
+    most, c = e[peak], d[peak]
+    e[peak], d[peak] = 0.0, 0.0
+    rest, others, _, _ = wide_sums(e, d)
+    scale = 1.0 / (rest + most)
+    top, own = reverse(e, d, scale, g, others + c, rate, o)
+    left, right = g * c * (rest * scale), g * others * (most * scale)
+    o[peak] = cast((left - right) * rate, o[0])
+    return in_doubt(max(top, abs(left - right)), max(own, abs(left) + abs(right)), o[0])
+
+
+@leaf
+def wide_mean(x: Array, m: float, peak: int, t: Array, n: int, e: Array, d: Array) -> Any:
+    """(`mean` of n float32, which may lie padded with -inf; whether it is in doubt)."""
+    outlined()
+    wide_masses(x, LOGITS, m, 1.0, e)
+    c = np.float64(t[peak])
+    wide_differences(t, c, d)
+    for j in range(n, d.size):
+        d[j] = 0.0
+    s, _, dot, squares = wide_sums(e, d)
+    mid = dot / s
+    return c + mid, in_doubt(abs(c + mid), wrong(abs(mid), squares, 1.0 / s, mid), t[0])

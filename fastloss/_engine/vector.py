@@ -290,10 +290,13 @@ def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
 
 @instruction
 def store(tyctx: Any, v: Any, to: Any) -> Any:
-    """to[:LANES] = v, as one vector store."""
+    """to[:LANES] = v, as one vector store, in the type of `to`: it holds that of v, or is narrower."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        stored(context, builder, to, args[1], loaded(context, builder, v, args[0]))
+        numbers = loaded(context, builder, v, args[0])
+        if to.dtype.bitwidth < v.dtype.bitwidth:
+            numbers = builder.fptrunc(numbers, ir.VectorType(_llvm(context, to)[0], LANES))
+        stored(context, builder, to, args[1], _widened(context, builder, to, numbers))
         return context.get_dummy_value()
 
     return types.void(v, to), codegen
@@ -305,26 +308,33 @@ def _splat(builder: Any, value: Any, vector: Any) -> Any:
     return builder.shuffle_vector(first, first, zeros)
 
 
+def _widened(context: Any, builder: Any, to: Any, numbers: Any) -> Any:
+    """A vector of LANES numbers in the type of an array's elements, which holds them."""
+    vector = ir.VectorType(_llvm(context, to)[0], LANES)
+    return numbers if numbers.type == vector else builder.fpext(numbers, vector)
+
+
 def _with_one(operation: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
     def each(tyctx: Any, x: Any, c: Any, to: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            numbers = loaded(context, builder, x, args[0])
+            numbers = _widened(context, builder, to, loaded(context, builder, x, args[0]))
             result = operation(builder, numbers, _splat(builder, args[1], numbers.type))
             stored(context, builder, to, args[2], result)
             return context.get_dummy_value()
 
-        return types.void(x, c, to), codegen
+        return types.void(x, to.dtype, to), codegen
 
-    each.__doc__ = f"to[:LANES] = {meaning}."
+    each.__doc__ = f"to[:LANES] = {meaning}, in the type of `to`, which holds that of x."
     return instruction(each)
 
 
 def _lane_by_lane(operation: Callable[[Any, Any, Any], Any], meaning: str) -> Any:
     def each(tyctx: Any, x: Any, y: Any, to: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            numbers = [loaded(context, builder, t, v) for t, v in zip((x, y), args[:2], strict=True)]
-            vector = ir.VectorType(_llvm(context, to)[0], LANES)
-            numbers = [v if v.type == vector else builder.fpext(v, vector) for v in numbers]
+            numbers = [
+                _widened(context, builder, to, loaded(context, builder, t, v))
+                for t, v in zip((x, y), args[:2], strict=True)
+            ]
             stored(context, builder, to, args[2], operation(builder, *numbers))
             return context.get_dummy_value()
 
