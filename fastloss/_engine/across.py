@@ -108,7 +108,7 @@ _tile_length, _flat_length = inline(tile_length), inline(flat_length)
 
 @inline
 def tile_bytes(columns: int, size: int, like: Any) -> int:
-    return _tile_length(columns, size) * itemsize(like)
+    return int(_tile_length(columns, size) * itemsize(like))
 
 
 def batch_size(columns: int) -> int:

@@ -71,9 +71,15 @@ def geometry(at: int) -> Array:
     return numbers
 
 
-@leaf
+@inline
 def row_address(base: int, g: Array, i: int) -> Any:
     """The address of the first element of row i."""
+    return base + i * g[RANK + 2] if g[RANK] == 1 else address_among(base, g, i)
+
+
+@leaf
+def address_among(base: int, g: Array, i: int) -> Any:
+    """`row_address` of rows that no single stride walks."""
     outlined()
     rank = g[RANK]
     for d in range(rank - 1, 0, -1):
@@ -216,6 +222,19 @@ def block(row: int, g: Array, j: int, n: int, fill: Any, scratch: int) -> Any:
 
 
 @inline
+def ragged(row: int, g: Array, j: int, n: int, fill: Any, scratch: int) -> Any:
+    """`block` without its padding where the elements lie: the last ones, that fill no lanes, are in scratch
+    memory, padded.
+    """
+    at, over = row + j * g[STRIDE], n % LANES
+    if not g[DIRECT]:
+        return block(row, g, j, n, fill, scratch)
+    if over:
+        load_padded(at + (n - over) * itemsize(fill), g, over, fill, scratch)
+    return view(at, n, fill)
+
+
+@inline
 def ahead_of(row: int, g: Array, j: int, x: Array) -> int:
     """How many elements after one of x, the block at column j, to prefetch: x may be in scratch memory."""
     elsewhere: int = row + j * g[STRIDE] - x.ctypes.data if g[DIRECT] else 0
@@ -226,8 +245,18 @@ def ahead_of(row: int, g: Array, j: int, x: Array) -> int:
 def load_padded(address: int, g: Array, n: int, fill: Any, scratch: int) -> None:
     wide()
     to = view(scratch, padded(n), fill)
-    load(address, g, n, to)
-    pad(to, n, fill)
+    if not g[DIRECT]:
+        load(address, g, n, to)
+        pad(to, n, fill)
+        return
+    lying = view(address, n, fill)
+    whole = n // LANES * LANES
+    for j in range(0, whole, LANES):
+        store(part(lying, j), part(to, j))
+    for j in range(whole, n):
+        to[j] = lying[j]
+    for j in range(n, padded(n)):
+        to[j] = fill
 
 
 @leaf

@@ -32,6 +32,7 @@ from fastloss._engine.vector import (
     scaled,
     store,
     stream,
+    view,
     wide,
 )
 
@@ -39,29 +40,37 @@ from fastloss._engine.vector import (
 LOGITS, PROBS, LOG_PROBS = 0, 1, 2
 
 
+@inline
+def piece(x: Array, j: int, tail: int) -> Array:
+    """Elements j to j + LANES - 1 of x; where x ends before that, what lies at `tail`."""
+    b = itemsize(x[0])
+    found: Array = view(x.ctypes.data + j * b if j + LANES <= x.size else tail, LANES, x[0])
+    return found
+
+
 @leaf
-def block_max(x: Array) -> Any:
-    """The largest element, NaN if any is; a zero is +0."""
+def block_max(x: Array, tail: int) -> Any:
+    """The largest element, NaN if any is; a zero is +0. What of x fills no lanes lies padded at `tail`."""
     wide()
     m = lanes(x[0])
     for k in range(LANES):
         m[k] = cast(-np.inf, m[k])
     odd = 0
     for j in range(0, x.size, LANES):
-        odd = raise_lanes(m, part(x, j), odd)
+        odd = raise_lanes(m, piece(x, j, tail), odd)
     top = fold_max(m)
     return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
 
 
 @leaf
-def exp_sum(x: Array, m: Any, inv: Any, e: Array, ahead: int) -> Any:
-    """e = exp((x - m) inv); the sum of e."""
+def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
+    """e = exp((x - m) inv); the sum of e. What of x fills no lanes lies padded at `tail`."""
     wide()
     total = lanes(m)
     unit = inv == cast(1.0, inv)  # a loop of its own, shorter by the product
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
-        q = part(x, j)
+        q = piece(x, j, tail)
         v = lanes(m)
         for k in range(LANES):
             d = q[k] - m
@@ -72,15 +81,15 @@ def exp_sum(x: Array, m: Any, inv: Any, e: Array, ahead: int) -> Any:
 
 
 @leaf
-def exp_sum_peak(x: Array, m: Any, inv: Any, e: Array, ahead: int) -> Any:
-    """e = exp((x - m) inv) with m the largest of x; the sum of e but for one element at m."""
+def exp_sum_peak(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
+    """`exp_sum` with m the largest of x, but for one element at m."""
     wide()
     total = lanes(m)
     ties = 0
     unit = inv == cast(1.0, inv)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
-        q = part(x, j)
+        q = piece(x, j, tail)
         v = lanes(m)
         for k in range(LANES):
             d = q[k] - m

@@ -39,6 +39,7 @@ from fastloss._engine.blocks import (
     pad,
     padded,
     put,
+    ragged,
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
@@ -84,10 +85,10 @@ M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
 
 # ---- the walk -------------------------------------------------------------------------------
 @inline
-def exponentials(x: Array, holds: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
+def exponentials(x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
     """e from a block of a row under its running maximum; the sum of e."""
     if holds == LOGITS and m != -np.inf:
-        return np.float64(exp_sum(x, m, inv, e, ahead))
+        return np.float64(exp_sum(x, tail, m, inv, e, ahead))
     if holds == LOG_PROBS:
         return exp_each(x, e)
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
@@ -166,16 +167,26 @@ def scaled(
     out: int, g: Array, streamed: int, work: int, inv: Any,
 ) -> None:
     """Write columns j to j + n - 1 of b p, p = exps exp((seen - m) inv) / s, but `exact` at `spot`."""
-    to = out + j * g[STRIDE]
-    in_place = made_in_place(to, g, n, streamed, j <= spot < j + n)
-    o = view(to if in_place else buffer(work, O_BLOCK, inv), padded(n), inv)
-    s = mass(LOGITS, m, r)
     c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
-    scale(exps, cast(c / s * b, inv), o, int(in_place and streamed))
-    if j <= spot < j + n:
-        o[spot - j] = exact
-    if not in_place:
-        put(o, n, out, g, j, streamed)
+    factor = cast(c / mass(LOGITS, m, r) * b, inv)
+    to, changed = out + j * g[STRIDE], j <= spot < j + n
+    o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
+    # Made where they belong: whole vectors of them, and streamed ones from the first cache line on.
+    first = min(n, (-to & 63) // itemsize(inv)) if streamed else 0
+    last = first + (n - first) // LANES * LANES
+    if not g[DIRECT] or (streamed and changed):
+        first = last = n
+    for k0, k1 in ((0, first), (last, n)):
+        if k0 < k1:
+            scale(exps[k0 : k0 + padded(k1 - k0)], factor, o, 0)
+            if k0 <= spot - j < k1:
+                o[spot - j - k0] = exact
+            put(o, k1 - k0, out, g, j + k0, streamed)
+    if first < last:
+        there = view(to + first * itemsize(inv), last - first, inv)
+        scale(exps[first:last], factor, there, streamed)
+        if first <= spot - j < last:
+            there[spot - j - first] = exact
 
 
 @leaf
@@ -203,7 +214,6 @@ def walk(
     """The state of one segment, columns j0 to j1 - 1; maxima[slot, b] = the m that block b saw. These
     columns of what is owed are written on the way.
     """
-    outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
@@ -212,10 +222,10 @@ def walk(
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
-        x = block(row, g, j, n, fill, x_block)
+        x = ragged(row, g, j, n, fill, x_block) if companion == ALONE else block(row, g, j, n, fill, x_block)
         exps = x if holds == PROBS else kept(work, keep, j, n, inv)
         ahead = ahead_of(row, g, j, x)
-        old, top = m, block_max(x)
+        old, top = m, block_max(x, x_block)
         s = mass(holds, old, r)  # up to here, below `old`
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
         # raise the maximum need not wait for that block's own.
@@ -229,15 +239,15 @@ def walk(
                 if companion == TANGENTS:
                     u *= factor
                     u_low *= factor
-                r, low = two_sum(s, np.float64(exp_sum_peak(x, m, inv, exps, ahead)))
+                r, low = two_sum(s, np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead)))
                 r_low += low
                 if m == np.inf:
                     r = np.nan
             elif holds == LOG_PROBS:
-                r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
+                r, low = two_sum(r, exponentials(x, x_block, holds, m, inv, exps, ahead))
                 r_low += low
         elif holds != PROBS:
-            r, low = two_sum(r, exponentials(x, holds, m, inv, exps, ahead))
+            r, low = two_sum(r, exponentials(x, x_block, holds, m, inv, exps, ahead))
             r_low += low
         maxima[slot, j // BLOCK] = m
         if owed_at[TO]:
@@ -297,14 +307,21 @@ def walk_segments(
     owed_at[TO] = 0
 
 
-@leaf
+@inline
 def merged(parts: Array, first: int, count: int, holds: int, companion: int, inv: Any) -> Any:
     """(m, r, u, v, c, peak) of a row from the states of its segments, in their order."""
+    if count == 1 and abs(parts[first, M]) < np.inf:
+        one = parts[first]
+        return one[M], one[R], one[U], one[V], one[C], int(one[PEAK])
+    return merged_segments(parts, first, count, holds, companion, inv)
+
+
+@leaf
+def merged_segments(parts: Array, first: int, count: int, holds: int, companion: int, inv: Any) -> Any:
+    """`merged` of any."""
     outlined()
     top = first
     m = parts[first, M]
-    if count == 1 and abs(m) < np.inf:
-        return m, parts[first, R], parts[first, U], parts[first, V], parts[first, C], int(parts[first, PEAK])
     for k in range(first + 1, first + count):
         if parts[k, M] > m:
             top = k
@@ -371,7 +388,7 @@ def finish_wide(
     t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
     e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
-    top = block_max(x)
+    top = block_max(x, 0)
     m, peak, reverse = np.float64(top), index_of(x, top), mode == REVERSE
     if twofold.wide_products(
         x, holds, m, peak, 1.0 / temperature, t, n, reverse, a, gt, spot, extra[0] + extra[1], e, d, o
@@ -415,7 +432,7 @@ def finish(
         if mode == SCALE:
             exps, mj = kept(work, keep, j, n, inv), maxima[j // BLOCK]
             if not keep:
-                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps, AHEAD)
+                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
             scaled(
                 exps, j, n, mj, m, r, np.float64(b), spot, exact, out, outg, streamed, work, inv
             )
@@ -433,7 +450,7 @@ def finish(
             if holds == PROBS:
                 exps = block(row, g, j, n, fill, x_block)
             elif not keep:
-                exponentials(block(row, g, j, n, fill, x_block), holds, mj, inv, exps, AHEAD)
+                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
             # p = exps * exp((mj - m) inv) / s
             if mj != seen:
                 seen = mj
@@ -472,8 +489,8 @@ def sum_where_terms_cancel(
     outlined()
     zero = cast(0.0, inv)
     size = abs(m)
-    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
+        x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
         t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
         if itemsize(inv) == 4:
             e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
@@ -485,6 +502,7 @@ def sum_where_terms_cancel(
         size += 0.5 * abs(result - c)  # the sum of p is rounded, too
     if not twofold.CANCELLED * abs(result) < size:
         return result
+    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
         return twofold.mean(x, m, t, n)
     if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
@@ -525,7 +543,8 @@ class Plan:
         room = padded * dtype.itemsize if exponentials and not split else 0
         if 2 * room > KEPT:
             room = 0
-        size = E * BLOCK * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
+        # Vectors that begin anywhere in a row may end beyond it.
+        size = (E * BLOCK + LANES) * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
         self._scratch = Scratch(self._workers, size)
         slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)

@@ -181,7 +181,7 @@ def wrong(own: float, squares: float, scale: float, mid: float) -> float:
     root = 1.6 * np.sqrt(squares) * scale
     if own > 0.0 and not 0.0 < squares < np.inf:
         root = np.inf
-    return root + 0.5 * abs(mid)  # the sum of p is rounded, too
+    return float(root + 0.5 * abs(mid))  # the sum of p is rounded, too
 
 
 @inline
@@ -190,8 +190,8 @@ def in_doubt(top: float, size: float, like: Any) -> bool:
     of the type of `like`.
     """
     if itemsize(like) == 4:
-        return top < LOST * size
-    return CANCELLED * top < size
+        return bool(top < LOST * size)
+    return bool(CANCELLED * top < size)
 
 
 @leaf
