@@ -106,6 +106,52 @@ def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     assert np.array_equal(grad, np.moveaxis(expected, -1, 1))
 
 
+PRODUCTS: dict[str, Callable[..., Any]] = {
+    "softmax.jvp": lambda x, t, **o: fl.softmax.jvp(x, t, temperature=0.7, **o),
+    "log_softmax.jvp": fl.log_softmax.jvp,
+    "log_softmax.vjp": lambda x, t, **o: fl.log_softmax.vjp(x, t, temperature=3.0, **o),
+    "softmax.vjp_from_output": lambda x, t, **o: fl.softmax.vjp_from_output(np.exp2(x), t, **o),
+    "log_softmax.vjp_from_output": fl.log_softmax.vjp_from_output,
+    "logsumexp.jvp": fl.logsumexp.jvp,
+}
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 31, 33, 128])
+def test_products_of_short_rows_wherever_they_lie(columns: int, dtype: type, rng: Rng) -> None:
+    """Alone, in batches that are full or not, in any layout, in place: the same bits."""
+    x = _logits(rng, columns, dtype)
+    t = rng.normal(0, 1, x.shape).astype(dtype)
+    t[20:24] = np.round(t[20:24, :1])  # constant: products that are 0
+    t[24:28] *= 1e-3
+    t[24:28] += 1.0  # nearly so: rows that are made again
+    for name, product in PRODUCTS.items():
+        expected = np.concatenate([product(x[i : i + 1], t[i : i + 1]) for i in range(len(x))])
+
+        def same(got: np.ndarray, expected: np.ndarray, what: str, name: str = name) -> None:
+            assert np.array_equal(got, expected, equal_nan=True), (name, what)
+
+        for layout, lay in LAYOUTS.items():
+            same(product(lay(x), t), expected, layout)
+            same(product(x, lay(t)), expected, layout)
+            same(product(lay(x), lay(t)), expected, layout)
+        same(product(x.T, t.T, axis=0), expected.T, "axis 0")
+        same(product(x[:5], t[:5]), expected[:5], "few")
+        if name == "logsumexp.jvp":
+            continue
+        for memory in (x, t):  # "upside down" and "from output" make arrays of their own
+            z = memory.copy()
+            same(product(*(z if a is memory else a for a in (x, t)), out=z), expected, "in place")
+        out = np.full((len(x) + 2, columns + 3), 7, dtype)
+        same(product(x, t, out=out[1:-1, 1:-2]), expected, "strided out")
+        assert (out[0] == 7).all()
+        assert (out[-1] == 7).all()
+        assert (out[:, 0] == 7).all()
+        assert (out[:, -2:] == 7).all()
+    image = [np.ascontiguousarray(a[:66].reshape(2, 3, 11, columns).transpose(0, 3, 1, 2)) for a in (x, t)]
+    there = fl.softmax.vjp(*image, axis=1).transpose(0, 2, 3, 1).reshape(66, columns)
+    assert np.array_equal(there, fl.softmax.vjp(x[:66], t[:66]), equal_nan=True)
+
+
 def test_an_infinite_weight_elsewhere(rng: Rng) -> None:
     x = rng.normal(0, 3, (40, 5))
     grad = fl.cross_entropy.grad(x, np.zeros(40, int), weight=[1, 2, 3, 4, np.inf], reduction="sum")

@@ -124,8 +124,8 @@ class Again:
         self, kernel: Kernel, kind: str, tasks: int, args: tuple[Any, ...], fixed: Arguments, place: int,
         shape: tuple[int, ...], alive: Any,
     ) -> None:
-        """Of `args`, the one at `place` and the two after it are addresses: of x, of what is beside it, and
-        of the results, which have a `shape`.
+        """Of `args`, those from the one at `place` on are addresses of the arrays that change. The results
+        have a `shape`.
         """
         entry = kernel.ready[kind]
         self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
@@ -134,7 +134,9 @@ class Again:
         self._block = entry.block.pack(*fixed.numbers, *_numbers(args))
 
     def __call__(self, x: Any, out: Any) -> bool:
-        """Whether x, beside which there is nothing, and `out` are arrays that it takes."""
+        """Whether x and `out` are arrays that it takes; the addresses are of x, of what is beside it (none)
+        and of `out`.
+        """
         if not (arrays.is_plain(x) and arrays.is_plain(out)):
             return False
         at, to = _address(_byte_of(x)), _address(_byte_of(out))
@@ -142,6 +144,18 @@ class Again:
             return False  # they overlap in part
         block = self._type.from_buffer_copy(self._block)
         _ADDRESSES.pack_into(block, self._place, at, at, to)
+        self._run(_address(block), 0, 1, 1, 0, self._tasks)
+        return True
+
+
+    def among(self, x: Any, *own: Any) -> bool:
+        """Whether x is an array that it takes; the addresses are of x and of arrays that are `own`."""
+        if not arrays.is_plain(x):
+            return False
+        block = self._type.from_buffer_copy(self._block)
+        struct.pack_into(
+            f"{1 + len(own)}q", block, self._place, _address(_byte_of(x)), *map(_address, map(_byte_of, own))
+        )
         self._run(_address(block), 0, 1, 1, 0, self._tasks)
         return True
 
