@@ -100,12 +100,14 @@ def cross_entropy_rows(
     w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
     owing_at: Array, owing: Array, phase: int,
-    x: int, targets: int, at_target: int, losses: int, xg_at: int, weight: Array, mass: float,
+    x: int, own: int, n: int, xg_at: int, weight: Array, mass: float,
     sample_weight: Array, smoothing: float, temperature: float,
     wanted: int, denominator: float, t: int, tg_at: int, companion: int,
     out: int, og_at: int, curved: int, cg_at: int, streamed: int,
 ) -> None:
-    """The losses, and by `wanted` the gradient, the Hessian times a tangent, or its diagonal.
+    """Losses, and by `wanted` the gradient, the Hessian times a tangent, or its diagonal.
+
+    At `own` lie the n targets, then numbers that this keeps, then the losses, all of eight bytes.
 
     With p = softmax(x/T), q the smoothed and weighted target, A = sum(q) and k the row's sample
     weight, both over the denominator of the reduction: gradient k (A p - q)/T, Hessian
@@ -124,8 +126,8 @@ def cross_entropy_rows(
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         keep = rows.keep_at(mine, room, turn, inv)
-        y, x_t = view(targets + 8 * i, 1, np.int64(0))[0], view(at_target + i * itemsize(inv), 1, inv)
-        loss = view(losses + 8 * i, 1, 0.0)
+        y = view(own + 8 * i, 1, np.int64(0))[0]
+        x_t, loss = view(own + 8 * (n + i), 1, inv), view(own + 8 * (2 * n + i), 1, 0.0)
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
         if phase != rows.FINISH and y >= 0:
@@ -558,10 +560,9 @@ class _CrossEntropy(_Targets):
         x, t, key = self.x, tangent, None
         if not wanted and self.smoothing == 0.0 and self.weight is self.sample_weight is None:
             key = "cross_entropy", x.shape, x.dtype, self.axis, self.temperature
-            if again := launch.again(key):
-                losses = np.empty(self.given.size)
-                if again.among(x, self.targets, np.empty(losses.size, dtype), losses):
-                    return losses
+            again = launch.again(key)
+            if again and again(x, own := self._own_rows()):
+                return self._losses_of(own)
         for user, written in ((out, result), (given, hess)):
             if user is not None and written is not None:
                 x = arrays.apart(x, written)
@@ -602,17 +603,27 @@ class _CrossEntropy(_Targets):
                     losses, int(sums), wanted, divisor, to, lies.geometry, streamed,
                 )
                 return float(losses.sum()) if sums else losses
-        losses, y, x_t = np.empty(xl.rows), self.targets, np.empty(xl.rows, dtype)
+        own = self._own_rows()
         args = (
-            x_at, arrays.address(y), arrays.address(x_t), arrays.address(losses), xl.geometry,
-            none if weight is None else weight, mass, each, self.smoothing, self.temperature,
-            wanted, divisor, t_at, tl.geometry, companion, to, lies.geometry, to_hess, hess_lies.geometry,
-            streamed,
+            x_at, arrays.address(own), xl.rows, xl.geometry, none if weight is None else weight, mass, each,
+            self.smoothing, self.temperature, wanted, divisor, t_at, tl.geometry, companion,
+            to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
         plan_of_rows = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
         plan_of_rows.run(cross_entropy_rows, *args)
         if key and arrays.is_plain(x) and x.dtype == dtype:
-            plan_of_rows.remember(key, cross_entropy_rows, args, losses.shape, xl)
+            plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
+        return self._losses_of(own)
+
+    def _own_rows(self) -> Array:
+        """Of each row the target, as an integer, a number for the kernel, and the loss that it will write."""
+        own = np.empty((3, self.given.size))
+        own[0].view(np.int64)[:] = self.targets
+        return own
+
+    @staticmethod
+    def _losses_of(own: Array) -> Array:
+        losses: Array = own[2]
         return losses
 
     def _divisor(self) -> float:

@@ -25,7 +25,7 @@ def map_rows(
     w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
     owing_at: Array, owing: Array, phase: int,
-    x: int, t: int, out: int, holds: int, xg_at: int, tg_at: int, companion: int, per_row: Array,
+    x: int, out: int, t: int, holds: int, xg_at: int, tg_at: int, companion: int, per_row: Array,
     mode: int, a: float, g: float, temperature: float, og_at: int, streamed: int,
 ) -> None:
     """A row of results from each row of logits, as `rows.finish` makes it from a, g and b, which
@@ -91,7 +91,7 @@ def reduce_rows(
     w: int, workers: int, first: int, last: int, columns: int,
     work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
     owing_at: Array, owing: Array, phase: int,
-    x: int, t: int, out: int, xg_at: int, tg_at: int, companion: int,
+    x: int, out: int, t: int, xg_at: int, tg_at: int, companion: int,
 ) -> None:
     """log(sum(exp(row))) of each row, or <softmax(row), t> with tangents beside it."""
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
@@ -300,7 +300,10 @@ class _Rows:
                     result = np.empty(x.shape, x.dtype)
                     if again(x, result):
                         return result if result.ndim else result[()]
-                elif out.shape == x.shape and out.dtype == x.dtype and again(x, out):
+                elif (
+                    out.shape == x.shape and out.dtype == x.dtype and arrays.is_beside(out, x)
+                    and again(x, out)
+                ):
                     return out
         result = arrays.output(out, self.x.shape, dtype or self.dtype)
         if result.size:
@@ -335,7 +338,7 @@ class _Rows:
                 kept = mode != rows.LOG and holds != leaves.PROBS
                 small = rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=kept)
                 args = (
-                    at, lies, arrays.address(target), holds, xl.geometry, tl.geometry, companion, each,
+                    at, arrays.address(target), lies, holds, xl.geometry, tl.geometry, companion, each,
                     mode, a, g, self.temperature, to.geometry, streamed,
                 )
                 small.run(map_rows, *args)
@@ -380,7 +383,7 @@ class _Rows:
                 )
             if not plan:
                 small = rows.plan_of(xl.rows, xl.columns, self.inv, self.row_dtype, exponentials=False)
-                args = at, lies, arrays.address(own), xl.geometry, tl.geometry, companion
+                args = at, arrays.address(own), lies, xl.geometry, tl.geometry, companion
                 small.run(reduce_rows, *args)
                 if key and x is self.x and arrays.is_plain(x) and x.dtype == own.dtype:
                     small.remember(key, reduce_rows, args, shape, xl)

@@ -36,8 +36,8 @@ F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
 # NumPy's flags of a buffer that ctypes takes: contiguous, aligned, writeable, and no "warn on write" instead.
-_PLAIN = 0x0001 | 0x0100 | 0x0400
-_LOOKED_AT = _PLAIN | 1 << 31
+PLAIN_FLAGS = 0x0001 | 0x0100 | 0x0400
+LOOKED_AT = PLAIN_FLAGS | 1 << 31
 
 
 # What a kernel gets where an optional array is absent.
@@ -245,7 +245,7 @@ def without(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
 
 def is_plain(array: Array) -> bool:
     """Whether ctypes takes the memory of an array of NumPy's own types."""
-    return array.flags.num & _LOOKED_AT == _PLAIN
+    return array.flags.num & LOOKED_AT == PLAIN_FLAGS
 
 
 def address(array: Array) -> int:
@@ -294,6 +294,14 @@ def apart(array: Array, out: Array) -> Array:
     ):
         return array
     return array.copy() if overlap(array, out) else array
+
+
+def is_beside(out: Array, x: Array) -> bool:
+    """Whether ctypes takes the memory of `out`, which lies where x does or, if x is in one piece, apart."""
+    if not is_plain(out):
+        return False
+    to, at = address(out), address(x)
+    return at == to or at >= to + out.nbytes or to >= at + x.nbytes
 
 
 def overlap(a: Array, b: Array) -> bool:

@@ -27,7 +27,8 @@ import numba
 import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
-from fastloss._engine import arrays, cache, threads
+from fastloss._engine import cache, threads
+from fastloss._engine.arrays import LOOKED_AT, PLAIN_FLAGS
 from fastloss._engine.kernels import DRIVER, ENTRY, Entry, Kernel, Kinds, in_parallel
 
 # Work below which one worker finishes before a second one is awake (16 us on 2 cores of an EPYC), in
@@ -112,51 +113,38 @@ def _numbers(values: tuple[Any, ...]) -> list[Any]:
 
 
 _NONE = Arguments()
-_ADDRESSES = struct.Struct("3q")
+_pack_two = struct.Struct("2q").pack_into
 
 
 class Again:
-    """A small call, to be made again with arrays like the first ones that lie elsewhere."""
+    """A small call, to be made again with arrays like the first ones that lie elsewhere; by one thread."""
 
-    __slots__ = ("_alive", "_block", "_place", "_run", "_tasks", "_type", "shape")
+    __slots__ = ("_alive", "_at", "_block", "_busy", "_place", "_run", "_tasks", "shape")
 
     def __init__(
         self, kernel: Kernel, kind: str, tasks: int, args: tuple[Any, ...], fixed: Arguments, place: int,
         shape: tuple[int, ...], alive: Any,
     ) -> None:
-        """Of `args`, those from the one at `place` on are addresses of the arrays that change. The results
-        have a `shape`.
+        """Of `args`, the one at `place` and the next are addresses of arrays that change: of x, and of what
+        is written. The results have a `shape`.
         """
         entry = kernel.ready[kind]
         self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
         self._place = 8 * (len(fixed.numbers) + len(_numbers(args[:place])))
-        self._type = ctypes.c_char * entry.block.size
-        self._block = entry.block.pack(*fixed.numbers, *_numbers(args))
+        self._block = (ctypes.c_char * entry.block.size)()
+        entry.block.pack_into(self._block, 0, *fixed.numbers, *_numbers(args))
+        self._at, self._busy = _address(self._block), False
 
-    def __call__(self, x: Any, out: Any) -> bool:
-        """Whether x and `out` are arrays that it takes; the addresses are of x, of what is beside it (none)
-        and of `out`.
-        """
-        if not (arrays.is_plain(x) and arrays.is_plain(out)):
-            return False
-        at, to = _address(_byte_of(x)), _address(_byte_of(out))
-        if at != to and at < to + out.nbytes and to < at + x.nbytes:
-            return False  # they overlap in part
-        block = self._type.from_buffer_copy(self._block)
-        _ADDRESSES.pack_into(block, self._place, at, at, to)
-        self._run(_address(block), 0, 1, 1, 0, self._tasks)
-        return True
-
-
-    def among(self, x: Any, *own: Any) -> bool:
-        """Whether x is an array that it takes; the addresses are of x and of arrays that are `own`."""
-        if not arrays.is_plain(x):
-            return False
-        block = self._type.from_buffer_copy(self._block)
-        struct.pack_into(
-            f"{1 + len(own)}q", block, self._place, _address(_byte_of(x)), *map(_address, map(_byte_of, own))
-        )
-        self._run(_address(block), 0, 1, 1, 0, self._tasks)
+    def __call__(self, x: Any, own: Any) -> bool:
+        """Whether x is an array that it takes; `own` is one, apart from x or x itself."""
+        if self._busy or x.flags.num & LOOKED_AT != PLAIN_FLAGS:
+            return False  # busy: a signal came, and its handler has come here too
+        try:
+            self._busy = True
+            _pack_two(self._block, self._place, _address(_byte_of(x)), _address(_byte_of(own)))
+            self._run(self._at, 0, 1, 1, 0, self._tasks)
+        finally:
+            self._busy = False
         return True
 
 
