@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, launch, leaves, rows, twofold
+from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
+from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
@@ -560,7 +561,7 @@ class _CrossEntropy(_Targets):
         x, t, key = self.x, tangent, None
         if not wanted and self.smoothing == 0.0 and self.weight is self.sample_weight is None:
             key = "cross_entropy", x.shape, x.dtype, self.axis, self.temperature
-            again = launch.again(key)
+            again = recall(key)
             if again and again(x, own := self._own_rows()):
                 return self._losses_of(own)
         for user, written in ((out, result), (given, hess)):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, launch, leaves, pointwise, products, rows, twofold
+from fastloss._engine import across, arrays, blocks, leaves, pointwise, products, rows, twofold
+from fastloss._engine.again import recall
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, leaf
@@ -295,7 +296,7 @@ class _Rows:
         if beside is None and per_row is None and dtype is None and (out is None or type(out) is np.ndarray):
             x = self.x
             key = x.shape, x.dtype, self.axes, self.temperature, mode
-            if again := launch.again(key):
+            if again := recall(key):
                 if out is None:
                     result = np.empty(x.shape, x.dtype)
                     if again(x, result):
@@ -355,7 +356,7 @@ class _Rows:
         if out is None and beside is None:
             x = self.x
             key = x.shape, x.dtype, self.axes, keepdims
-            if again := launch.again(key):
+            if again := recall(key):
                 result = np.empty(again.shape, x.dtype)
                 if again(x, result):
                     return result if result.ndim else result[()]

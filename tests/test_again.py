@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss._engine import launch
+from fastloss._engine import again
 
 
 def in_a_new_thread(call: Any) -> Any:
@@ -53,7 +53,7 @@ def test_it_is_like_the_first(name: str, axis: Any, dtype: type, rng: np.random.
     for _ in range(3):
         x = rng.normal(0, 3, (5, 6)).astype(dtype)
         call(x)
-        assert launch._state.own.made
+        assert again._own.made
         for same in (
             x, x[:4], x.T, x[:, ::-1], np.asfortranarray(x), x.astype(x.dtype.newbyteorder()), unaligned(x),
             np.broadcast_to(x[0], x.shape), np.broadcast_arrays(x, x)[0], read_only(x), x.astype(other),
@@ -72,7 +72,7 @@ def test_it_is_like_the_first(name: str, axis: Any, dtype: type, rng: np.random.
 def test_what_is_remembered_is_bounded(dtype: type) -> None:
     for n in range(1, 200):
         assert fl.softmax(np.zeros((2, n), dtype)).shape == (2, n)
-    assert len(launch._state.own.made) <= 16
+    assert len(again._own.made) <= 16
 
 
 def test_outputs(dtype: type, rng: np.random.Generator) -> None:

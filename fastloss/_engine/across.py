@@ -22,7 +22,7 @@ from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Arr
 from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
-from fastloss._engine.kernels import Kernel
+from fastloss._engine.kernels import Arguments, Kernel
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.vector import (
     LANES,
@@ -584,7 +584,7 @@ class Plan:
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
         maxima = np.empty((self._workers, blocks_, size), dtype)
         parts = np.empty((self._workers, size * segments_, rows.STATE))
-        self._args = launch.Arguments((
+        self._args = Arguments((
             columns, inner, size, self._scratch.address, self._scratch.stride, rate, maxima, parts
         ))
 

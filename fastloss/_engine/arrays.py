@@ -31,7 +31,9 @@ CODES = {
     )
 }
 _CHARS = frozenset("fdbhilqBHILQ?e")  # of NumPy's own among them, in either byte order
-_byte_of = ctypes.c_char.from_buffer
+# The address of an array that `is_plain` and not empty: a third of the time of array.ctypes.data.
+byte_of: Any = ctypes.c_char.from_buffer
+address_of = ctypes.addressof
 F16, F32, F64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -250,8 +252,7 @@ def is_plain(array: Array) -> bool:
 
 def address(array: Array) -> int:
     if is_plain(array) and array.dtype.char in _CHARS and array.size:
-        buffer: Any = array
-        return ctypes.addressof(_byte_of(buffer))  # a third of the time of array.ctypes.data
+        return address_of(byte_of(array))
     return array.ctypes.data
 
 

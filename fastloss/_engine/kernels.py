@@ -11,10 +11,12 @@ import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 from numba import prange, types
 from numba.core import cgutils
 from numba.np import arrayobj
 
+from fastloss._engine.arrays import address_of, byte_of
 from fastloss._engine.jit import bound, entry, instruction, leaf, parallel
 
 Kinds = tuple[Any, ...]  # Numba's types of a kernel's arguments
@@ -74,6 +76,35 @@ def kernel(body: Callable[..., None]) -> Kernel:
 
 
 # ---- a block of arguments -------------------------------------------------------------------
+class Arguments:
+    """Some of a kernel's arguments: as they are, which keeps them alive, and as a block holds them."""
+
+    __slots__ = ("numbers", "values")
+
+    def __init__(self, values: tuple[Any, ...] = ()) -> None:
+        self.values = values
+        self.numbers = numbers_of(values)
+
+
+def numbers_of(values: tuple[Any, ...]) -> list[Any]:
+    """Arguments as a block holds them."""
+    numbers: list[Any] = []
+    add = numbers.append
+    for value in values:
+        if type(value) is not np.ndarray:
+            add(value)
+        elif value.size:
+            add(address_of(byte_of(value)))  # these arrays are ours: writeable, and in one piece
+            numbers += value.shape
+        else:
+            add(0)
+            numbers += value.shape
+    return numbers
+
+
+NONE = Arguments()
+
+
 def _letters(kind: Any) -> str:
     """What `struct` calls the places that an argument takes."""
     if isinstance(kind, types.Array):

@@ -17,19 +17,26 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
-import struct
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
 import numba
-import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
 from fastloss._engine import cache, threads
-from fastloss._engine.arrays import LOOKED_AT, PLAIN_FLAGS
-from fastloss._engine.kernels import DRIVER, ENTRY, Entry, Kernel, Kinds, in_parallel
+from fastloss._engine.kernels import (
+    DRIVER,
+    ENTRY,
+    NONE,
+    Arguments,
+    Entry,
+    Kernel,
+    Kinds,
+    in_parallel,
+    numbers_of,
+)
 
 # Work below which one worker finishes before a second one is awake (16 us on 2 cores of an EPYC), in
 # elements; and what a task costs beside its own.
@@ -51,8 +58,6 @@ class _Own(threading.local):
     def __init__(self) -> None:
         # What it would have run, where it is asked for that alone.
         self.found: dict[Job, Kinds] | None = None
-        # Small calls that it has made before, by what they are made from.
-        self.made: dict[tuple[Any, ...], Again] = {}
 
 
 class _State:
@@ -83,89 +88,9 @@ def is_small(elements: int, tasks: int) -> bool:
     return tasks < 2 or elements + TASK * tasks < WORTHWHILE
 
 
-_address: Any = ctypes.addressof
-_byte_of: Any = ctypes.c_char.from_buffer
-
-
-class Arguments:
-    """Some of a kernel's arguments: as they are, which keeps them alive, and as a block holds them."""
-
-    __slots__ = ("numbers", "values")
-
-    def __init__(self, values: tuple[Any, ...] = ()) -> None:
-        self.values = values
-        self.numbers = _numbers(values)
-
-
-def _numbers(values: tuple[Any, ...]) -> list[Any]:
-    numbers: list[Any] = []
-    add = numbers.append
-    for value in values:
-        if type(value) is not np.ndarray:
-            add(value)
-        elif value.size:
-            add(_address(_byte_of(value)))  # these arrays are ours: writeable, and in one piece
-            numbers += value.shape
-        else:
-            add(0)
-            numbers += value.shape
-    return numbers
-
-
-_NONE = Arguments()
-_pack_two = struct.Struct("2q").pack_into
-
-
-class Again:
-    """A small call, to be made again with arrays like the first ones that lie elsewhere; by one thread."""
-
-    __slots__ = ("_alive", "_at", "_block", "_busy", "_place", "_run", "_tasks", "shape")
-
-    def __init__(
-        self, kernel: Kernel, kind: str, tasks: int, args: tuple[Any, ...], fixed: Arguments, place: int,
-        shape: tuple[int, ...], alive: Any,
-    ) -> None:
-        """Of `args`, the one at `place` and the next are addresses of arrays that change: of x, and of what
-        is written. The results have a `shape`.
-        """
-        entry = kernel.ready[kind]
-        self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
-        self._place = 8 * (len(fixed.numbers) + len(_numbers(args[:place])))
-        self._block = (ctypes.c_char * entry.block.size)()
-        entry.block.pack_into(self._block, 0, *fixed.numbers, *_numbers(args))
-        self._at, self._busy = _address(self._block), False
-
-    def __call__(self, x: Any, own: Any) -> bool:
-        """Whether x is an array that it takes; `own` is one, apart from x or x itself."""
-        if self._busy or x.flags.num & LOOKED_AT != PLAIN_FLAGS:
-            return False  # busy: a signal came, and its handler has come here too
-        try:
-            self._busy = True
-            _pack_two(self._block, self._place, _address(_byte_of(x)), _address(_byte_of(own)))
-            self._run(self._at, 0, 1, 1, 0, self._tasks)
-        finally:
-            self._busy = False
-        return True
-
-
-def again(key: tuple[Any, ...]) -> Again | None:
-    """What this thread remembers by a key."""
-    own = _state.own
-    return None if own.found is not None else own.made.get(key)
-
-
-def remember(key: tuple[Any, ...], kernel: Kernel, kind: str, *rest: Any) -> None:
-    """Put a small call down under a key, once its kernel is ready."""
-    own = _state.own
-    if own.found is None:
-        if len(own.made) == 16:
-            own.made.clear()
-        own.made[key] = Again(kernel, kind, *rest)
-
-
 def run(
     kernel: Kernel, count: int, kind: str, tasks: int, size: int, args: tuple[Any, ...],
-    fixed: Arguments = _NONE,
+    fixed: Arguments = NONE,
 ) -> None:
     """Run tasks 0 to `tasks` - 1, of `size` elements each, of a kernel on workers 0 to `count` - 1.
 
@@ -176,7 +101,7 @@ def run(
         return
     entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
     block = (ctypes.c_char * entry.block.size)()
-    entry.block.pack_into(block, 0, *fixed.numbers, *_numbers(args))
+    entry.block.pack_into(block, 0, *fixed.numbers, *numbers_of(args))
     at = ctypes.addressof(block)
     if count == 1 and tasks * size <= LAUNCH:
         entry.run(at, 0, 1, 1, 0, tasks)
@@ -271,6 +196,11 @@ def _undisturbed(work: Callable[[], None]) -> None:
     if errors:
         raise errors[0]
     return None
+
+
+def is_listing() -> bool:
+    """Whether this thread lists what it would run."""
+    return _state.own.found is not None
 
 
 class Listing:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import launch, threads, twofold
+from fastloss._engine.again import remember
 from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, upcast
 from fastloss._engine.blocks import (
     AHEAD,
@@ -44,7 +45,7 @@ from fastloss._engine.blocks import (
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
-from fastloss._engine.kernels import Kernel
+from fastloss._engine.kernels import Arguments, Kernel
 from fastloss._engine.leaves import (
     LOG_PROBS,
     LOGITS,
@@ -549,7 +550,7 @@ class Plan:
         slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
         parts = np.empty((slots * count, STATE))
-        self._args = launch.Arguments((
+        self._args = Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
             np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
         ))
@@ -563,7 +564,7 @@ class Plan:
     ) -> None:
         """A call that has been run, if it is small: the first of `args` are the addresses."""
         if self._workers == 1 and self._phases == (WHOLE,) and self._tasks[0] * self._tasks[1] <= SEGMENT:
-            launch.remember(
+            remember(
                 key, kernel, self._type, self._tasks[0], (WHOLE, *args), self._args, 1, shape, (self, alive)
             )
 
