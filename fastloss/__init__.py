@@ -18,10 +18,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fastloss._engine.threads import num_threads as num_threads
     from fastloss._engine.threads import set_num_threads as set_num_threads
+    from fastloss.binary import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+    from fastloss.binary import hinge_loss as hinge_loss
+    from fastloss.binary import logistic_loss as logistic_loss
+    from fastloss.binary import perceptron_loss as perceptron_loss
+    from fastloss.binary import sigmoid_focal_loss as sigmoid_focal_loss
+    from fastloss.binary import squared_hinge_loss as squared_hinge_loss
     from fastloss.cross_entropy import cross_entropy as cross_entropy
     from fastloss.cross_entropy import nll_loss as nll_loss
     from fastloss.gradcheck import check_gradient as check_gradient
     from fastloss.gradcheck import numerical_gradient as numerical_gradient
+    from fastloss.penalty import feature_incay_penalty as feature_incay_penalty
+    from fastloss.penalty import l1_penalty as l1_penalty
+    from fastloss.penalty import l2_penalty as l2_penalty
+    from fastloss.regression import huber_loss as huber_loss
+    from fastloss.regression import l1_loss as l1_loss
+    from fastloss.regression import log_cosh_loss as log_cosh_loss
+    from fastloss.regression import mse_loss as mse_loss
+    from fastloss.regression import pinball_loss as pinball_loss
+    from fastloss.regression import smooth_l1_loss as smooth_l1_loss
     from fastloss.runtime import show_config as show_config
     from fastloss.runtime import warmup as warmup
     from fastloss.softmax import log_sigmoid as log_sigmoid
@@ -35,36 +50,66 @@ __version__ = "0.1.0"
 
 # Where each public name lives; touched, it is imported and stays.
 _HOME = {
+    "binary_cross_entropy_with_logits": "binary",
     "check_gradient": "gradcheck",
     "cross_entropy": "cross_entropy",
+    "feature_incay_penalty": "penalty",
+    "hinge_loss": "binary",
+    "huber_loss": "regression",
+    "l1_loss": "regression",
+    "l1_penalty": "penalty",
+    "l2_penalty": "penalty",
+    "log_cosh_loss": "regression",
     "log_sigmoid": "softmax",
     "log_softmax": "softmax",
+    "logistic_loss": "binary",
     "logsumexp": "softmax",
+    "mse_loss": "regression",
     "nll_loss": "cross_entropy",
     "num_threads": "_engine.threads",
     "numerical_gradient": "gradcheck",
+    "perceptron_loss": "binary",
+    "pinball_loss": "regression",
     "set_num_threads": "_engine.threads",
     "show_config": "runtime",
     "sigmoid": "softmax",
+    "sigmoid_focal_loss": "binary",
+    "smooth_l1_loss": "regression",
     "softmax": "softmax",
     "softplus": "softmax",
+    "squared_hinge_loss": "binary",
     "warmup": "runtime",
 }
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
     "check_gradient",
     "cross_entropy",
+    "feature_incay_penalty",
+    "hinge_loss",
+    "huber_loss",
+    "l1_loss",
+    "l1_penalty",
+    "l2_penalty",
+    "log_cosh_loss",
     "log_sigmoid",
     "log_softmax",
+    "logistic_loss",
     "logsumexp",
+    "mse_loss",
     "nll_loss",
     "num_threads",
     "numerical_gradient",
+    "perceptron_loss",
+    "pinball_loss",
     "set_num_threads",
     "show_config",
     "sigmoid",
+    "sigmoid_focal_loss",
+    "smooth_l1_loss",
     "softmax",
     "softplus",
+    "squared_hinge_loss",
     "warmup",
 ]
 

@@ -532,9 +532,7 @@ class _CrossEntropy(_Targets):
     def value_grad_hess(
         self, out: tuple[Array | None, Array | None] | None
     ) -> tuple[Any, Array, Array]:
-        if out is not None and (not isinstance(out, tuple) or len(out) != 2):
-            raise TypeError("out must be a pair of arrays, (gradient, Hessian diagonal), or None")
-        mine = out or (None, None)
+        mine = arrays.pair_of(out)
         grad = arrays.output(mine[0], self.x.shape, self.dtype, "out[0]")
         hess = arrays.output(mine[1], self.x.shape, self.dtype, "out[1]")
         if arrays.overlap(grad, hess):

@@ -20,31 +20,73 @@ Array: TypeAlias = NDArray[Any]
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 __all__ = [
+    "binary_cross_entropy_with_logits",
+    "binary_cross_entropy_with_logits_grad",
+    "binary_cross_entropy_with_logits_hess",
     "check_gradient",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_hess",
     "cross_entropy_hvp",
+    "feature_incay_penalty",
+    "feature_incay_penalty_grad",
+    "hinge_loss",
+    "hinge_loss_grad",
+    "hinge_loss_hess",
+    "huber_loss",
+    "huber_loss_grad",
+    "huber_loss_hess",
+    "l1_loss",
+    "l1_loss_grad",
+    "l1_loss_hess",
+    "l1_penalty",
+    "l1_penalty_grad",
+    "l2_penalty",
+    "l2_penalty_grad",
+    "log_cosh_loss",
+    "log_cosh_loss_grad",
+    "log_cosh_loss_hess",
     "log_sigmoid",
     "log_sigmoid_grad",
     "log_softmax",
     "log_softmax_jacobian",
     "log_softmax_jvp",
     "log_softmax_vjp",
+    "logistic_loss",
+    "logistic_loss_grad",
+    "logistic_loss_hess",
     "logsumexp",
     "logsumexp_jvp",
     "logsumexp_vjp",
+    "mse_loss",
+    "mse_loss_grad",
+    "mse_loss_hess",
     "nll_loss",
     "nll_loss_grad",
     "numerical_gradient",
+    "perceptron_loss",
+    "perceptron_loss_grad",
+    "perceptron_loss_hess",
+    "pinball_loss",
+    "pinball_loss_grad",
+    "pinball_loss_hess",
     "sigmoid",
+    "sigmoid_focal_loss",
+    "sigmoid_focal_loss_grad",
+    "sigmoid_focal_loss_hess",
     "sigmoid_grad",
+    "smooth_l1_loss",
+    "smooth_l1_loss_grad",
+    "smooth_l1_loss_hess",
     "softmax",
     "softmax_jacobian",
     "softmax_jvp",
     "softmax_vjp",
     "softplus",
     "softplus_grad",
+    "squared_hinge_loss",
+    "squared_hinge_loss_grad",
+    "squared_hinge_loss_hess",
 ]
 
 
@@ -394,3 +436,409 @@ def check_gradient(
     n = numerical_gradient(f, x)
     floor = 1e-8 * max(abs(n).max(initial=0.0), np.finfo(float).tiny)
     return float((abs(a - n) / np.maximum(np.maximum(abs(a), abs(n)), floor)).max(initial=0.0))
+
+
+# ---- element-wise losses --------------------------------------------------------------------
+def _shared(each: Array, sample_weight: ArrayLike | None, reduction: str) -> Any:
+    """Losses of elements as the reduction has them."""
+    s = np.ones_like(each) if sample_weight is None else _wide(sample_weight)
+    if reduction == "none":
+        return (s * each)[()]
+    with np.errstate(invalid="ignore"):
+        return (s * each).sum() / (s.sum() if reduction == "mean" else 1)
+
+
+def _scaled(each: Array, sample_weight: ArrayLike | None, reduction: str) -> Array:
+    """Derivatives of elements as those of what the reduction makes."""
+    s = np.ones_like(each) if sample_weight is None else _wide(sample_weight)
+    total = s.sum() if reduction == "mean" else s.any()
+    scaled: Array = each * (s / total) if total else np.zeros_like(each)
+    return scaled if reduction == "mean" or not total else each * s
+
+
+def mse_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """(z - y)**2."""
+    return _shared((_wide(predictions) - _wide(targets)) ** 2, sample_weight, reduction)
+
+
+def mse_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """2 (z - y)."""
+    return _scaled(2 * (_wide(predictions) - _wide(targets)), sample_weight, reduction)
+
+
+def mse_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """2."""
+    return _scaled(np.full_like(_wide(predictions) - _wide(targets), 2), sample_weight, reduction)
+
+
+def l1_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """Max(z, y) - min(z, y)."""
+    z, y = _wide(predictions), _wide(targets)
+    return _shared(np.maximum(z, y) - np.minimum(z, y), sample_weight, reduction)
+
+
+def l1_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """[z > y] - [z < y]."""
+    z, y = _wide(predictions), _wide(targets)
+    return _scaled((z > y).astype(z.dtype) - (z < y), sample_weight, reduction)
+
+
+def l1_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """0."""
+    return _scaled(np.zeros_like(_wide(predictions) - _wide(targets)), sample_weight, reduction)
+
+
+def huber_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, delta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """C (d - c/2), c = d clipped to [-delta, delta]."""
+    d = _wide(predictions) - _wide(targets)
+    c = np.clip(d, -delta, delta)
+    return _shared(c * (d - c / 2), sample_weight, reduction)
+
+
+def huber_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, delta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """D clipped."""
+    d = _wide(predictions) - _wide(targets)
+    return _scaled(np.clip(d, -delta, delta), sample_weight, reduction)
+
+
+def huber_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, delta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """1 where d is not clipped."""
+    d = _wide(predictions) - _wide(targets)
+    return _scaled((np.clip(d, -delta, delta) == d).astype(d.dtype), sample_weight, reduction)
+
+
+def smooth_l1_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, beta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """Huber's loss with delta = beta, over beta."""
+    if beta == 0:
+        return l1_loss(predictions, targets, sample_weight=sample_weight, reduction=reduction)
+    d = _wide(predictions) - _wide(targets)
+    c = np.clip(d, -beta, beta)
+    return _shared(c * (d - c / 2) / beta, sample_weight, reduction)
+
+
+def smooth_l1_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, beta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """D clipped to [-beta, beta], over beta."""
+    d = _wide(predictions) - _wide(targets)
+    if beta == 0:
+        return _scaled(np.sign(d), sample_weight, reduction)
+    return _scaled(np.clip(d, -beta, beta) / beta, sample_weight, reduction)
+
+
+def smooth_l1_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, beta: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """1/beta where |d| < beta."""
+    d = _wide(predictions) - _wide(targets)
+    return _scaled(np.where(abs(d) < beta, 1 / (beta or 1), 0 * d), sample_weight, reduction)
+
+
+def log_cosh_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """log((exp d + exp -d)/2), or where |d| < 1 log(1 + (exp(d/2) - exp(-d/2))**2 / 2)."""
+    d = _wide(predictions) - _wide(targets)
+    near = np.log1p(2 * np.sinh(np.clip(d, -1, 1) / 2) ** 2)
+    far = np.logaddexp(d, -d) - np.log(d.dtype.type(2))
+    return _shared(np.where(abs(d) < 1, near, far), sample_weight, reduction)
+
+
+def log_cosh_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """tanh d."""
+    return _scaled(np.tanh(_wide(predictions) - _wide(targets)), sample_weight, reduction)
+
+
+def log_cosh_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """1 / (cosh d)**2, cosh d = (1 + e**2) / 2e, e = exp(-|d|)."""
+    e = np.exp(-abs(_wide(predictions) - _wide(targets)))
+    return _scaled((2 * e / (1 + e * e)) ** 2, sample_weight, reduction)
+
+
+def pinball_loss(
+    predictions: ArrayLike, targets: ArrayLike, *, quantile: float = 0.5,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """Max(q u, (q - 1) u), u = y - z."""
+    u = _wide(targets) - _wide(predictions)
+    return _shared(np.maximum(quantile * u, (quantile - 1) * u), sample_weight, reduction)
+
+
+def pinball_loss_grad(
+    predictions: ArrayLike, targets: ArrayLike, *, quantile: float = 0.5,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """[u < 0] (1 - q) - [u > 0] q."""
+    u = _wide(targets) - _wide(predictions)
+    return _scaled((u < 0) * (1 - quantile) - (u > 0) * (quantile + 0 * u), sample_weight, reduction)
+
+
+def pinball_loss_hess(
+    predictions: ArrayLike, targets: ArrayLike, *, quantile: float = 0.5,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """0."""
+    return _scaled(np.zeros_like(quantile * (_wide(targets) - _wide(predictions))), sample_weight, reduction)
+
+
+def hinge_loss(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """Max(m - y z, 0)."""
+    return _shared(np.maximum(margin - _wide(labels) * _wide(scores), 0), sample_weight, reduction)
+
+
+def hinge_loss_grad(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """-y [y z < m]."""
+    y = _wide(labels)
+    return _scaled(-y * (y * _wide(scores) < margin), sample_weight, reduction)
+
+
+def hinge_loss_hess(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """0."""
+    return _scaled(np.zeros_like(margin - _wide(labels) * _wide(scores)), sample_weight, reduction)
+
+
+def squared_hinge_loss(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """Max(m - y z, 0)**2."""
+    return _shared(np.maximum(margin - _wide(labels) * _wide(scores), 0) ** 2, sample_weight, reduction)
+
+
+def squared_hinge_loss_grad(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """-2 y max(m - y z, 0)."""
+    y = _wide(labels)
+    return _scaled(-2 * y * np.maximum(margin - y * _wide(scores), 0), sample_weight, reduction)
+
+
+def squared_hinge_loss_hess(
+    scores: ArrayLike, labels: ArrayLike, *, margin: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """2 y**2 [y z < m]."""
+    y = _wide(labels)
+    return _scaled(2 * y * y * (y * _wide(scores) < margin), sample_weight, reduction)
+
+
+def perceptron_loss(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """Max(-y z, 0)."""
+    return _shared(np.maximum(-_wide(labels) * _wide(scores), 0), sample_weight, reduction)
+
+
+def perceptron_loss_grad(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """-y [y z < 0]."""
+    y = _wide(labels)
+    return _scaled(-y * (y * _wide(scores) < 0), sample_weight, reduction)
+
+
+def perceptron_loss_hess(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """0."""
+    return _scaled(np.zeros_like(_wide(labels) * _wide(scores)), sample_weight, reduction)
+
+
+def logistic_loss(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Any:
+    """log(exp 0 + exp(-y z))."""
+    return _shared(np.logaddexp(0, -_wide(labels) * _wide(scores)), sample_weight, reduction)
+
+
+def _logistic(x: Array) -> Array:
+    """1 / (1 + exp(-x)), as a ratio of numbers that do not overflow."""
+    with np.errstate(over="ignore"):
+        y: Array = np.exp(np.minimum(x, 0)) / (np.exp(np.minimum(x, 0)) + np.exp(-np.maximum(x, 0)))
+    return y
+
+
+def logistic_loss_grad(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """-y / (1 + exp(y z))."""
+    y = _wide(labels)
+    return _scaled(-y * _logistic(-y * _wide(scores)), sample_weight, reduction)
+
+
+def logistic_loss_hess(
+    scores: ArrayLike, labels: ArrayLike, *, sample_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Array:
+    """(y / (exp(s/2) + exp(-s/2)))**2, s = y z."""
+    y = _wide(labels)
+    s = np.clip(y * _wide(scores), -1400, 1400)
+    return _scaled((y / (np.exp(s / 2) + np.exp(-s / 2))) ** 2, sample_weight, reduction)
+
+
+def binary_cross_entropy_with_logits(
+    logits: ArrayLike, targets: ArrayLike, *, pos_weight: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """-(w t log p + (1 - t) log(1 - p))."""
+    z, t = _wide(logits), _wide(targets)
+    each = pos_weight * t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+    return _shared(each, sample_weight, reduction)
+
+
+def binary_cross_entropy_with_logits_grad(
+    logits: ArrayLike, targets: ArrayLike, *, pos_weight: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """(1 - t) p - w t (1 - p)."""
+    z, t = _wide(logits), _wide(targets)
+    each = (1 - t) * _logistic(z) - pos_weight * t * _logistic(-z)
+    return _scaled(each, sample_weight, reduction)
+
+
+def binary_cross_entropy_with_logits_hess(
+    logits: ArrayLike, targets: ArrayLike, *, pos_weight: float = 1.0,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """(1 - t + w t) p (1 - p)."""
+    z, t = _wide(logits), _wide(targets)
+    each = (1 - t + pos_weight * t) * _logistic(z) * _logistic(-z)
+    return _scaled(each, sample_weight, reduction)
+
+
+def _focal_parts(z: Array, t: Array, alpha: float | None) -> tuple[Array, Array, Array, Array]:
+    """The weight, u and the cross-entropy of the focal loss, and d u / d z."""
+    p, q = _logistic(z), _logistic(-z)
+    weight = np.ones_like(z) if alpha is None else alpha * t + (1 - alpha) * (1 - t)
+    cross = t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)
+    return weight, p * (1 - t) + q * t, cross, (1 - 2 * t) * p * q
+
+
+def sigmoid_focal_loss(
+    logits: ArrayLike, targets: ArrayLike, *, gamma: float = 2.0, alpha: float | None = None,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Any:
+    """Alpha_t (1 - p_t)**gamma times the cross-entropy."""
+    weight, u, cross, _ = _focal_parts(_wide(logits), _wide(targets), alpha)
+    return _shared(weight * u**gamma * cross, sample_weight, reduction)
+
+
+def sigmoid_focal_loss_grad(
+    logits: ArrayLike, targets: ArrayLike, *, gamma: float = 2.0, alpha: float | None = None,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """By the product rule; powers below gamma are of u > 0."""
+    z, t = _wide(logits), _wide(targets)
+    weight, u, cross, turn = _focal_parts(z, t, alpha)
+    slope = (1 - t) * _logistic(z) - t * _logistic(-z)
+    each = u**gamma * slope + gamma * u ** (gamma - 1) * turn * cross
+    return _scaled(weight * each, sample_weight, reduction)
+
+
+def sigmoid_focal_loss_hess(
+    logits: ArrayLike, targets: ArrayLike, *, gamma: float = 2.0, alpha: float | None = None,
+    sample_weight: ArrayLike | None = None, reduction: str = "mean",
+) -> Array:
+    """By the product rule, twice."""
+    z, t = _wide(logits), _wide(targets)
+    weight, u, cross, turn = _focal_parts(z, t, alpha)
+    p, q = _logistic(z), _logistic(-z)
+    slope, bend = (1 - t) * p - t * q, turn * (q - p)
+    each = (
+        u**gamma * p * q + 2 * gamma * u ** (gamma - 1) * turn * slope
+        + (gamma * (gamma - 1) * u ** (gamma - 2) * turn**2 + gamma * u ** (gamma - 1) * bend) * cross
+    )
+    return _scaled(weight * each, sample_weight, reduction)
+
+
+# ---- penalties ------------------------------------------------------------------------------
+def l2_penalty(w: ArrayLike) -> Any:
+    """<w, w>."""
+    v = _wide(w).reshape(-1)
+    return v @ v
+
+
+def l2_penalty_grad(w: ArrayLike) -> Array:
+    """2 w."""
+    v: Array = 2 * _wide(w)
+    return v
+
+
+def l1_penalty(w: ArrayLike) -> Any:
+    """<sign w, w>."""
+    v = _wide(w).reshape(-1)
+    return np.sign(v) @ v
+
+
+def l1_penalty_grad(w: ArrayLike) -> Array:
+    """[w > 0] - [w < 0]."""
+    v = _wide(w)
+    g: Array = (v > 0).astype(v.dtype) - (v < 0)
+    return g
+
+
+def feature_incay_penalty(features: ArrayLike, *, eps: float = 1e-6) -> Any:
+    """Sum of 1 / (|f|**2 + eps)."""
+    f = _wide(features)
+    return (1 / ((f * f).sum(axis=-1) + eps)).sum()
+
+
+def feature_incay_penalty_grad(features: ArrayLike, *, eps: float = 1e-6) -> Array:
+    """-2 f / (|f|**2 + eps)**2."""
+    f = _wide(features)
+    g: Array = -2 * f / ((f * f).sum(axis=-1, keepdims=True) + eps) ** 2
+    return g

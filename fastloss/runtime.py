@@ -249,7 +249,8 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
     methods = [m for m in vars(operation).values() if callable(m) and hasattr(m, "__signature__")]
     for rows in (2, LANES):  # so many are walked across
         x = np.zeros((rows, 3), dtype)
-        values: dict[str, Any] = {"targets": np.zeros(rows, np.int64)}
+        of_classes = "axis" in inspect.signature(operation).parameters
+        values: dict[str, Any] = {"targets": np.zeros(rows, np.int64)} if of_classes else {}
         for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):
             parameters = inspect.signature(call).parameters.values()
             needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]

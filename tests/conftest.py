@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastloss as fl
 from fastloss._engine import launch
 
 SEED = int(os.environ.get("FASTLOSS_TEST_SEED", "20261121"))
@@ -14,6 +15,12 @@ SEED = int(os.environ.get("FASTLOSS_TEST_SEED", "20261121"))
 
 def pytest_report_header() -> str:
     return f"fastloss: FASTLOSS_TEST_SEED={SEED}"
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Where most tests will run, compile first, in as many processes as there are threads."""
+    if len(session.items) > 1000 and not session.config.option.collectonly:
+        fl.warmup()
 
 
 @pytest.fixture

@@ -4,11 +4,24 @@ against. In a wider type they also judge rows too long for the reference's expli
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 
+from fastloss import reference
+
 Array = Any
+
+
+def in_type(formula: Any) -> Any:
+    """A formula of the reference, element by element, in the type of its input."""
+    names = {**vars(reference), "_wide": np.asarray}
+    for name in ("_shared", "_scaled", "_logistic", "_focal_parts"):
+        names[name] = FunctionType(vars(reference)[name].__code__, names)
+    copy = FunctionType(formula.__code__, names)
+    copy.__kwdefaults__ = formula.__kwdefaults__
+    return copy
 
 
 # ---- what is subtracted from what: the size of the terms of products with a Jacobian ----------
@@ -32,6 +45,27 @@ def cross_entropy_terms(x: Array, y: Array, tangent: Array, **options: Any) -> A
     t = options.get("temperature", 1.0)
     size = softmax_terms(x, v, temperature=t) / t * q.sum(axis=-1, keepdims=True)
     return _back(size * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def _total(each: Array, options: dict[str, Any]) -> Array:
+    return reference._scaled(each, options.get("sample_weight"), options.get("reduction", "mean"))
+
+
+def binary_cross_entropy_terms(z: Array, t: Array, *, pos_weight: float = 1.0, **options: Any) -> Array:
+    p, q = reference.sigmoid(z), reference.sigmoid(-z)
+    return _total((1 - t) * p + pos_weight * t * q, options)
+
+
+def focal_terms(
+    z: Array, t: Array, *, gamma: float = 2.0, alpha: float | None = None, **options: Any
+) -> tuple[Array, Array]:
+    """Of the gradient, and of the diagonal of the Hessian."""
+    p, q = reference.sigmoid(z), reference.sigmoid(-z)
+    weight, u, cross, _ = reference._focal_parts(z.astype(np.float64), t.astype(np.float64), alpha)
+    slope, rate = (1 - t) * p + t * q, p * q / u
+    first = u**gamma * (slope + gamma * rate * cross)
+    second = u**gamma * (p * q + 2 * gamma * rate * slope + gamma * (gamma + 1) * rate * cross * (rate + 1))
+    return _total(weight * first, options), _total(weight * second, options)
 
 
 # ---- values and derivatives -------------------------------------------------------------------

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import ELEMENTS
 
 import fastloss as fl
 from fastloss import reference
@@ -29,6 +30,7 @@ PACKAGE = Path(fl.__file__).parent
 RUNTIME = ["num_threads", "set_num_threads", "show_config", "warmup"]
 OPERATIONS = [n for n in fl.__all__ if isinstance(getattr(fl, n), Operation)]
 SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
+PENALTIES = ("l1_penalty", "l2_penalty", "feature_incay_penalty")
 METHODS = {
     "softmax": ["jvp", "vjp", "jvp_from_output", "vjp_from_output", "jacobian"],
     "log_softmax": ["jvp", "vjp", "jvp_from_output", "vjp_from_output", "jacobian"],
@@ -38,6 +40,8 @@ METHODS = {
     "log_sigmoid": ["jvp", "vjp"],
     "cross_entropy": ["value_and_grad", "grad", "hvp", "value_grad_hess"],
     "nll_loss": ["value_and_grad", "grad"],
+    **{name: ["value_and_grad", "grad", "value_grad_hess"] for name in ELEMENTS},
+    **{name: ["value_and_grad", "grad"] for name in PENALTIES},
 }
 
 
@@ -187,7 +191,8 @@ def test_operations_win_over_their_modules(first: str) -> None:
 FLOORS = {
     "jit": 0, "vector": 0, "elementary": 0, "half": 0, "transpose": 0,
     "arrays": 1, "kernels": 1, "launch": 1, "again": 1, "cache": 1, "threads": 1, "crew": 1,
-    "blocks": 2, "leaves": 2, "twofold": 2, "rows": 2, "across": 2, "products": 2, "pointwise": 2, "loss": 2,
+    "blocks": 2, "leaves": 2, "twofold": 2, "rows": 2, "across": 2, "products": 2, "pointwise": 2,
+    "elementwise": 2, "loss": 2,
 }  # fmt: skip
 
 

@@ -283,6 +283,13 @@ def output(
     return out
 
 
+def pair_of(out: tuple[Array | None, Array | None] | None) -> tuple[Array | None, Array | None]:
+    """Where a gradient and the diagonal of a Hessian are to be written, or None for new arrays."""
+    if out is not None and (not isinstance(out, tuple) or len(out) != 2):
+        raise TypeError("out must be a pair of arrays, (gradient, Hessian diagonal), or None")
+    return out or (None, None)
+
+
 def apart(array: Array, out: Array) -> Array:
     """`array`, or a copy of it where `out` overlaps it in any way but being the very same array."""
     if not np.may_share_memory(array, out):
@@ -321,6 +328,13 @@ def positive(value: float, name: str) -> float:
     number = number_of(value, name)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{name} must be finite and > 0, got {value!r}")
+    return number
+
+
+def nonnegative(value: float, name: str) -> float:
+    number = number_of(value, name)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError(f"{name} must be finite and >= 0, got {value!r}")
     return number
 
 

@@ -17,7 +17,7 @@ from numba import types
 from numba.extending import overload
 
 from fastloss._engine.jit import inline
-from fastloss._engine.vector import bits, fma, from_bits
+from fastloss._engine.vector import bits, exact_fma, fma, from_bits
 
 
 def by_type(stub: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -188,3 +188,50 @@ def log1p(r: Any) -> Any:
     half = 0.5 * f * f
     tail = z * (half + q * p) + (0.0 if small else n * _LN2_64[1] + lost)
     return n * _LN2_64[0] - ((half - tail) - f)
+
+
+@inline
+def log_pair(x: Any) -> Any:
+    """log(x) of a float64 as hi + lo, to some 60 bits where it is large: -inf at 0, NaN below."""
+    tiny = x < 2.2250738585072014e-308
+    u = x * 18014398509481984.0 if tiny else x  # 2**54 brings subnormal numbers up
+    k = (bits(u) - _HALVES) >> _SHIFT_64
+    f = from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
+    n = np.float64(k) - (54.0 if tiny else 0.0)
+    z = f / (2.0 + f)
+    q = z * z
+    p = _LOG_64[6]
+    for c in (5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _LOG_64[c])
+    half = 0.5 * f * f
+    hi, lost = two_sum(n * _LN2_64[0], f)
+    hi, lo = two_sum(hi, lost + (n * _LN2_64[1] - (half - z * (half + q * p))))
+    fine = x > 0.0 and x < np.inf
+    odd = x if x == np.inf else (-np.inf if x == 0.0 else np.nan)
+    return (hi if fine else odd), (lo if fine else 0.0)
+
+
+@inline
+def power(a: float, hi: float, lo: float) -> Any:
+    """x**a where log(x) = hi + lo, in float64."""
+    p = a * hi
+    rest = exact_fma(a, hi, -p) + a * lo
+    e = exp(p)
+    return e * (1.0 + rest) if abs(p) < np.inf else e
+
+
+def log(x: Any) -> Any:
+    """log(x): -inf at 0, NaN below; of float32 in float64."""
+
+
+@by_type(log)
+def _log(x: Any) -> Any:
+    def of_float32(x: Any) -> Any:
+        hi, lo = log_pair(np.float64(x))
+        return _F(hi + lo)
+
+    def of_float64(x: Any) -> Any:
+        hi, lo = log_pair(x)
+        return hi + lo
+
+    return of_float32 if x == types.float32 else of_float64

@@ -168,7 +168,7 @@ def _entry(at: int, w0: int, w1: int, workers: int, first: int, last: int) -> No
 
 
 @instruction
-def _call(
+def call(
     tyctx: Any, address: Any, at: Any, w0: Any, w1: Any, workers: Any, first: Any, last: Any
 ) -> Any:
     """Call an entry by its address."""
@@ -191,4 +191,4 @@ def in_parallel(
 ) -> None:
     """An entry, each worker in a thread of Numba's."""
     for w in prange(w0, w1):
-        _call(address, at, w, w + 1, workers, first, last)
+        call(address, at, w, w + 1, workers, first, last)

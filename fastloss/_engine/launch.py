@@ -117,6 +117,15 @@ def run(
             entry.run(at, 0, count, count, begin, end)
 
 
+def address_of(kernel: Kernel, kind: str, args: tuple[Any, ...]) -> int:
+    """The address of a kernel's entry, for another kernel that calls it with arguments like these."""
+    found = _state.own.found
+    if found is not None:
+        found[kernel, kind] = _kinds(args)
+        return 0
+    return prepare(kernel, kind, _kinds(args)).address
+
+
 def _launched(entry: Entry, at: int, count: int, begin: int, end: int) -> bool:
     """Whether Numba's threads could be had without waiting, and have done it."""
     drive = _driver()

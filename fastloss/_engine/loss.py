@@ -26,7 +26,7 @@ import numpy as np
 from fastloss._engine.arrays import Array
 
 # A NumPy scalar where nothing is left to index, an array otherwise.
-Result: TypeAlias = "Array | np.floating[Any]"
+Result: TypeAlias = Array | np.floating[Any]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -53,11 +53,14 @@ class BoundLoss(BoundValue[R_co], Protocol):
     def value_and_grad(self, out: Array | None) -> tuple[R_co, Array]: ...
 
 
-class BoundCurvedLoss(BoundLoss[R_co], Protocol):
-    def hvp(self, tangent: Any, out: Array | None) -> Array: ...
+class BoundElementLoss(BoundLoss[R_co], Protocol):
     def value_grad_hess(
         self, out: tuple[Array | None, Array | None] | None
     ) -> tuple[R_co, Array, Array]: ...
+
+
+class BoundCurvedLoss(BoundElementLoss[R_co], Protocol):
+    def hvp(self, tangent: Any, out: Array | None) -> Array: ...
 
 
 # ---- methods --------------------------------------------------------------------------------
@@ -250,8 +253,24 @@ class Loss(Operation[P, R]):
         )
 
 
-class CurvedLoss(Loss[P, R]):
-    """A loss with second derivatives."""
+class ElementLoss(Loss[P, R]):
+    """A loss with the diagonal of its Hessian."""
+
+    def __init__(self, door: Callable[P, BoundElementLoss[R]]) -> None:
+        super().__init__(door)
+        self.value_grad_hess: Method[tuple[R, Array, Array]] = Method(
+            self,
+            "value_grad_hess",
+            """(value, gradient, diagonal of the Hessian) of {name}, the last two scaled alike.
+
+            `out` is a pair: where to write the gradient, and the diagonal; either may be None.
+            """,
+            lambda bound, out: bound.value_grad_hess(out),
+        )
+
+
+class CurvedLoss(ElementLoss[P, R]):
+    """A loss of rows, with products with its Hessian."""
 
     def __init__(self, door: Callable[P, BoundCurvedLoss[R]]) -> None:
         super().__init__(door)
@@ -264,13 +283,4 @@ class CurvedLoss(Loss[P, R]):
             """,
             lambda bound, tangent, out: bound.hvp(tangent, out),
             vector=(2, "tangent"),
-        )
-        self.value_grad_hess: Method[tuple[R, Array, Array]] = Method(
-            self,
-            "value_grad_hess",
-            """(value, gradient, diagonal of the Hessian) of {name}, the last two scaled alike.
-
-            `out` is a pair: where to write the gradient, and the diagonal; either may be None.
-            """,
-            lambda bound, out: bound.value_grad_hess(out),
         )
