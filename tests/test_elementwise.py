@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -344,6 +348,29 @@ def test_scikit_learn_agrees(rng: Rng) -> None:
     assert np.isclose(
         fl.pinball_loss(z, y, quantile=0.8), metrics.mean_pinball_loss(y, z, alpha=0.8)
     )
+
+
+def test_adding_a_loss_as_the_readme_says(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.partition("## Adding a loss")[2].partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "pseudo.py").write_text(code, encoding="utf-8")
+    use = """
+import numpy as np, fastloss as fl, pickle
+from pseudo import pseudo_huber_loss as loss
+z, y = np.linspace(-3, 3, 50), np.zeros(50)
+for delta in (0.5, 1.0, 3.0):
+    value, grad, hess = loss.value_grad_hess(z, y, delta=delta)
+    assert np.isclose(value, np.mean(delta**2 * (np.sqrt(1 + (z / delta) ** 2) - 1)))
+    assert fl.check_gradient(lambda v: loss(v, y, delta=delta), grad, z) < 1e-6
+    assert fl.check_gradient(lambda v: loss.grad(v, y, delta=delta).sum(), hess, z) < 1e-6
+assert loss(z.astype(np.float32), y).dtype == loss(z.astype(np.float16), y).dtype == np.float32
+assert pickle.loads(pickle.dumps(loss)) is loss
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", use], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(["", str(Path(fl.__file__).parents[1])])},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_every_reduction_is_swept() -> None:
