@@ -94,6 +94,8 @@ def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
 # ---- kernel ---------------------------------------------------------------------------------
 # What the kernel writes beside the losses.
 NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD = 0, 1, 2, 3, 4
+# A smoothing that no float32 tells from 0, and of which float64 holds the quotients.
+LEAST = 1e-250
 
 
 @kernel
@@ -163,7 +165,7 @@ def cross_entropy_rows(
                 blocks.fill(zero, j0, j1, mine, to_curved, cg)
             continue
         # Divided before they are multiplied: the quotients are of ordinary size.
-        w_t, even = w_t / denominator, smoothing / columns
+        w_t /= denominator
         total = pull_of(w_t, smoothing, mass / denominator, columns)
         pull = cast(share * np.float64(inv) * total, inv)
         if wanted == HVP:
@@ -171,7 +173,7 @@ def cross_entropy_rows(
                 row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                 other, tg, keep, mine, maxima[slot], m, r,
                 rows.FORWARD, cast(c, inv), cast(rows.middle(leaves.LOGITS, m, r, u), inv),
-                pull, zero, zero, -1, zero, zero, (0.0, 0.0), to, og, streamed,
+                share * np.float64(inv) * total, zero, 0.0, -1, zero, zero, (0.0, 0.0), to, og, streamed,
             )
             continue
         slope, doubt = target_slope(
@@ -189,20 +191,21 @@ def cross_entropy_rows(
                     rows.finish(
                         row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                         other, tg, keep, mine, maxima[slot], m, r,
-                        rows.CURVE, zero, zero, zero, pull, zero,
+                        rows.CURVE, zero, zero, 0.0, pull, 0.0,
                         -1, zero, zero, (0.0, 0.0), to_curved, cg, streamed,
                     )
             else:
                 smooth = companion == rows.WEIGHTS
                 size = abs(share) * np.float64(inv) * doubt
-                # q is smoothing/V times: the class weights, and at the target this more
-                extra = target_extra(np.float64(weight[y]), smoothing, columns) if smooth else (0.0, 0.0)
+                # q is spread/V times: the class weights, and at the target this more, which has to be finite.
+                spread = max(smoothing, LEAST) if itemsize(inv) == 4 else smoothing
+                extra = target_extra(np.float64(weight[y]), spread, columns) if smooth else (0.0, 0.0)
                 rows.finish(
                     row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                     other, tg, keep, mine, maxima[slot], m, r,
-                    rows.REVERSE if smooth else rows.SCALE, zero, zero, zero,
+                    rows.REVERSE if smooth else rows.SCALE, zero, zero, 0.0,
                     cast(share * total, inv) if smooth else pull,
-                    cast(-share * (even / denominator), inv),
+                    -share * (spread / columns / denominator),
                     y, cast(exact, inv), cast(size, inv), extra,
                     to, og, streamed,
                 )

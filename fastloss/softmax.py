@@ -62,10 +62,12 @@ def map_rows(
             bi = 1.0 if mode == rows.SCALE else 0.0
             if mode == rows.FORWARD:
                 hi, lo = c, rows.middle(holds, m, r, u)
+                if holds != leaves.LOGITS and r == 0.0:  # no mass: the mean is 0
+                    hi = 0.0
             elif mode == rows.REVERSE:
                 bi = -g * v
                 # t_j - p_j sum(t) where p_j may be nearly 1
-                spot = peak
+                spot = -1 if m == -np.inf else peak
                 p, q = rows.odds(holds, m, r)
                 exact = np.float64(inv) * g * (c * q - p * (v - c))
                 doubt = np.float64(inv) * abs(g) * (abs(c) * q + p * (abs(v) + abs(c)))
@@ -79,7 +81,7 @@ def map_rows(
             rows.finish(
                 row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), columns,
                 holds, inv, temperature, other, tg, keep, mine, maxima[slot], m, r,
-                mode, cast(hi, inv), cast(lo, inv), cast(a, inv), cast(bi, inv), cast(g, inv),
+                mode, cast(hi, inv), cast(lo, inv), a, cast(bi, inv), g,
                 spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0), to, og, streamed,
             )
     rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
@@ -102,6 +104,14 @@ def reduce_rows(
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count)
         slot = 2 * w if phase == rows.WHOLE else i
+        if companion == rows.TANGENTS and rows.is_wide(columns, inv):
+            view(out + i * itemsize(inv), 1, inv)[0] = cast(
+                rows.wide_mean(
+                    blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
+                    work + w * stride,
+                ), inv,
+            )
+            continue
         if phase != rows.FINISH:
             rows.walk_segments(
                 blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
@@ -219,32 +229,27 @@ def map_across(
 def multiply_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
     work: int, stride: int, rate: float, maxima: Array, parts: Array,  # noqa: ARG001 (of other plans)
-    x: int, xg_at: int, t: int, tg_at: int, holds: int, mode: int, a: float, g: float, temperature: float,
-    means: Array, out: int, og_at: int, streamed: int,
+    apart: int, x: int, xg_at: int, t: int, tg_at: int, holds: int, mode: int, a: float, g: float,
+    temperature: float, means: Array, out: int, og_at: int, streamed: int,
 ) -> None:
-    """What `map_rows` makes FORWARD and in REVERSE, and `reduce_rows` with tangents, of short rows."""
+    """FORWARD and REVERSE results, and means, of rows of up to `across.SHORT` numbers."""
     inv = cast(rate, maxima[0, 0, 0])
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     mine = work + w * stride
     tile, t_tile = across.tile_of(mine, columns, size, inv)
     means_of = across.whole(mine, products.MEANS, size, 0.0)
-    each = across.whole(mine, products.A, size, 0.0)
-    for k in range(size):
-        each[k] = a
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
-        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
-        at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
-        t_at, t_step = across.fetch(other, tg, columns, 0, columns, count, size, rest, t_tile, mine, inv)
+        at, step = products.fetch(x, xg, i, columns, count, size, rest, apart, tile, mine, inv)
+        t_at, t_step = products.fetch(t, tg, i, columns, count, size, rest, apart, t_tile, mine, inv)
         results = products.make(
-            at, step, t_at, t_step, columns, count, size, mine, holds, mode, g, temperature, inv
+            at, step, t_at, t_step, columns, count, size, mine, holds, mode, a, g, temperature, inv
         )
         if mode == products.MEAN:
             for k in range(count):
                 means[i + k] = cast(means_of[k], inv)
         else:
-            to = blocks.row_address(out, og, i)
-            across.deliver(results, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+            products.deliver(results, i, columns, count, size, apart, mine, out, og, streamed, inv)
     if streamed:
         fence()
 
@@ -291,7 +296,7 @@ class _Rows:
         g: float = 0.0,
         dtype: np.dtype[Any] | None = None,
     ) -> Any:
-        """One result for each element of x, of its type (or another), by `map_rows`."""
+        """One result for each element of x, of its type (or another)."""
         key = None
         if beside is None and per_row is None and dtype is None and (out is None or type(out) is np.ndarray):
             x = self.x
@@ -325,9 +330,10 @@ class _Rows:
                 t, tl = arrays.operand(t, self.axes, self.compute)
                 lies = arrays.address(t)
                 companion = rows.COTANGENTS if mode == rows.REVERSE else rows.TANGENTS
-                if plan := products.plan_of([xl, tl, to], self.inv, self.compute):
+                plan, apart = products.plan_of([xl, tl, to], self.inv, self.compute)
+                if plan:
                     plan.run(
-                        multiply_across, at, xl.geometry, lies, tl.geometry, holds, mode, a, g,
+                        multiply_across, apart, at, xl.geometry, lies, tl.geometry, holds, mode, a, g,
                         self.temperature, each, arrays.address(target), to.geometry, streamed,
                     )
             elif plan := across.plan_of(xl, to, self.inv, self.compute):
@@ -373,10 +379,11 @@ class _Rows:
             if beside is not None:
                 t, tl = arrays.operand(beside, self.axes, self.row_dtype)
                 lies, companion = arrays.address(t), rows.TANGENTS
-                if plan := products.plan_of([xl, tl], self.inv, self.row_dtype):
+                plan, apart = products.plan_of([xl, tl], self.inv, self.row_dtype)
+                if plan:
                     plan.run(
-                        multiply_across, at, xl.geometry, lies, tl.geometry, leaves.LOGITS, products.MEAN,
-                        0.0, 0.0, 1.0, own, at, xl.geometry, 0,
+                        multiply_across, apart, at, xl.geometry, lies, tl.geometry, leaves.LOGITS,
+                        products.MEAN, 0.0, 0.0, 1.0, own, at, xl.geometry, 0,
                     )
             elif plan := across.plan_of(xl, None, self.inv, self.row_dtype):
                 plan.run(
@@ -571,7 +578,8 @@ def softmax(
     512th of a row of more than 32768 columns.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
-    `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`; `jacobian(x)`.
+    `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`, where y has to be an output;
+    `jacobian(x)`. Infinite tangents give infinities or NaN, in rows of different lengths not always the same.
 
     References
     ----------

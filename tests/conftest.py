@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import zlib
 from typing import Any
 
@@ -18,9 +19,18 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where most tests will run, compile first, in as many processes as there are threads."""
+    """Where most tests will run, compile first, in as many processes as there are threads; and let those of
+    `test_portable` go on beside the rest.
+    """
     if len(session.items) > 1000 and not session.config.option.collectonly:
         fl.warmup()
+        if "test_portable" in sys.modules:
+            sys.modules["test_portable"].begin()
+
+
+def pytest_sessionfinish() -> None:
+    if "test_portable" in sys.modules:
+        sys.modules["test_portable"].end()
 
 
 @pytest.fixture

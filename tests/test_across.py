@@ -147,6 +147,16 @@ def test_products_of_short_rows_wherever_they_lie(columns: int, dtype: type, rng
         assert (out[-1] == 7).all()
         assert (out[:, 0] == 7).all()
         assert (out[:, -2:] == 7).all()
+    for run in (2, 8, 31):  # runs of rows too short for a batch
+        pair = [
+            np.ascontiguousarray(a[:62].reshape(-1, run, columns).transpose(0, 2, 1)) if 62 % run == 0 else
+            np.ascontiguousarray(a[:64].reshape(-1, run, columns).transpose(0, 2, 1)) for a in (x, t)
+        ]
+        pair = [np.repeat(a, 2, 0)[::2] for a in pair]
+        there = fl.softmax.jvp(*pair, axis=1).transpose(0, 2, 1).reshape(-1, columns)
+        assert np.array_equal(there, fl.softmax.jvp(x[: len(there)], t[: len(there)]), equal_nan=True), run
+        mean = fl.logsumexp.jvp(*pair, axis=1).reshape(-1)
+        assert np.array_equal(mean, fl.logsumexp.jvp(x[: len(there)], t[: len(there)]), equal_nan=True), run
     image = [np.ascontiguousarray(a[:66].reshape(2, 3, 11, columns).transpose(0, 3, 1, 2)) for a in (x, t)]
     there = fl.softmax.vjp(*image, axis=1).transpose(0, 2, 3, 1).reshape(66, columns)
     assert np.array_equal(there, fl.softmax.vjp(x[:66], t[:66]), equal_nan=True)

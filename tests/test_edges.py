@@ -628,3 +628,30 @@ def test_ignore_index_is_a_number_not_its_bits(dtype: type, rng: np.random.Gener
         for y in {np.iinfo(kind).min, np.iinfo(kind).max} - {0}:
             with pytest.raises(IndexError, match=rf"targets\[0\] is {y}, out of range"):
                 fl.cross_entropy(x[:, :100], np.array([y], kind))
+
+
+@pytest.mark.parametrize("columns", [1, 2, 10, 128, 129, 500, 1024, 1025, 2000])
+def test_products_from_an_output_of_nothing(columns: int, dtype: type, rng: np.random.Generator) -> None:
+    """A row that a mask has emptied: softmax 0, log_softmax -inf."""
+    t = rng.normal(size=(3, columns)).astype(dtype)
+    y = np.zeros_like(t)
+    for method in ("jvp_from_output", "vjp_from_output"):
+        assert not getattr(fl.softmax, method)(y, t).any()
+        got = getattr(fl.log_softmax, method)(np.full_like(t, -np.inf), t)
+        assert np.array_equal(got, t), method
+
+
+@pytest.mark.parametrize("smoothing", [1e-37, 1e-40, 1e-50, 1e-300, 1e-310])
+@pytest.mark.parametrize("columns", [2, 10, 500, 3000])
+def test_smoothing_that_hardly_smooths(
+    columns: int, smoothing: float, dtype: type, rng: np.random.Generator
+) -> None:
+    x, y = rng.normal(0, 3, (4, columns)).astype(dtype), rng.integers(columns, size=4)
+    for options in ({}, {"weight": rng.uniform(0.5, 2, columns)}, {"reduction": "sum"}):
+        plain = fl.cross_entropy.grad(x, y, **options)
+        smooth = fl.cross_entropy.grad(x, y, label_smoothing=smoothing, **options)
+        np.testing.assert_allclose(smooth, plain, rtol=20 * np.finfo(dtype).eps, atol=1e-37)
+    light = {"sample_weight": np.full(4, 1e-30), "reduction": "sum"}
+    truth = reference.cross_entropy_grad(x, y, label_smoothing=0.01, **light)
+    ours = fl.cross_entropy.grad(x, y, label_smoothing=0.01, **light)
+    np.testing.assert_allclose(ours, truth, rtol=1e-5, atol=1e-37)

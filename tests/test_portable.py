@@ -18,7 +18,8 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 HASWELL = "+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+popcnt,+sse4.2"
 
 CODE = f"""
-import re, sys
+import os, re, sys
+os.nice(10)
 import pytest
 folder = {str(Path(__file__).parent)!r}
 sys.path.insert(0, folder)
@@ -42,25 +43,29 @@ CPUS = {
 }
 
 
-@pytest.fixture(scope="module")
-def processes() -> Any:
-    """Both at once: they compile for half a minute of one core each."""
+processes: dict[str, Any] = {}
+
+
+def begin() -> None:
+    """Start both, if they have not been: they compile for half a minute of one core each."""
     host = llvmlite.binding.get_host_cpu_features()
-    started = {
-        name: start(
-            CODE, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features, FASTLOSS_CACHE=0, FASTLOSS_NUM_THREADS=1
-        )
-        for name, (cpu, features, _) in CPUS.items()
-        if name == "generic" or (X86 and host.get("avx2") and host.get("fma"))
-    }
-    yield started
-    for process in started.values():
+    for name, (cpu, features, _) in CPUS.items():
+        if name not in processes and (name == "generic" or (X86 and host.get("avx2") and host.get("fma"))):
+            processes[name] = start(
+                CODE, NUMBA_CPU_NAME=cpu, NUMBA_CPU_FEATURES=features, FASTLOSS_CACHE=0,
+                FASTLOSS_NUM_THREADS=1,
+            )
+
+
+def end() -> None:
+    for process in processes.values():
         process.kill()
         process.communicate()
 
 
 @pytest.mark.parametrize("name", CPUS)
-def test_right_on_other_cpus(name: str, processes: dict[str, Any]) -> None:
+def test_right_on_other_cpus(name: str) -> None:
+    begin()
     if name not in processes:
         pytest.skip(f"this CPU does not run {name}'s code")
     out, err = processes[name].communicate(timeout=300)

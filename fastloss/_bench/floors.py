@@ -151,22 +151,22 @@ def arithmetic_of(kind: Any) -> tuple[Any, Any]:
 
 
 # ---- bound to a problem ---------------------------------------------------------------------
-def _words(array: Array) -> Array:
+def words(array: Array) -> Array:
     """An array's memory as 32-bit integers."""
     raw = array.reshape(-1).view(np.uint8)
     return raw[: raw.size // 4 * 4].view(np.int32)
 
 
 def _read_floor(problem: Problem) -> Callable[[], None]:
-    return partial(_read, _words(problem.logits), np.empty(threads.count(), np.int32))
+    return partial(_read, words(problem.logits), np.empty(threads.count(), np.int32))
 
 
 def _copy_floor(problem: Problem) -> Callable[[], None]:
-    return partial(_copy, _words(problem.logits), _words(problem.out), threads.count())
+    return partial(_copy, words(problem.logits), words(problem.out), threads.count())
 
 
 def _read_two_floor(problem: Problem) -> Callable[[], None]:
-    x, y, out = map(_words, (problem.logits, problem.vector, problem.out))
+    x, y, out = map(words, (problem.logits, problem.vector, problem.out))
     scratch = aligned((threads.count(), _BLOCK), np.dtype(np.int32))
     return partial(_read_two, x, y, out, scratch)
 

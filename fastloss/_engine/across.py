@@ -89,7 +89,7 @@ def geometry_of(work: int, size: int) -> int:
 
 @inline
 def flat_of(work: int, size: int) -> int:
-    """Rows of a batch, one after the other, or blocks for `rows.sum_where_terms_cancel`."""
+    """Rows of a batch, one after the other, or blocks for what makes a single row again."""
     return geometry_of(work, size) + 64
 
 

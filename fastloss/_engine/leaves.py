@@ -230,9 +230,9 @@ def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int)
 
     The largest |p b| + |w (t - hi)| with w = a p + g; the largest |w|; and some root of the sum of
     (p (t - hi))**2, beside which the sum of p (t - hi) is as wrong as one term is beside itself. Roundings
-    are independent of each other, of float32 0.3 units rms, of float64, whose terms are rounded too, 0.6; a
-    term may be off by two units, and this allows for five times the rms. Squares that float64 does not hold
-    allow for anything.
+    are independent of each other, of float64, whose terms are rounded too, 0.6 units rms; a term may be off
+    by two units, and this allows for five times the rms. Squares that float64 does not hold allow for
+    anything.
     """
     wide()
     own, weight, moved = lanes(c), lanes(c), lanes(1.0)
@@ -250,7 +250,7 @@ def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int)
         raised(each, own, own)
         raised(w, weight, weight)
     squares, top = fold(moved), fold_max(own)
-    root = (0.8 if itemsize(c) == 4 else 1.6) * np.sqrt(squares)
+    root = 1.6 * np.sqrt(squares)
     if top > cast(0.0, c) and not cast(0.0, 1.0) < squares < np.inf:
         root = np.inf
     return top, fold_max(weight), cast(root, c)

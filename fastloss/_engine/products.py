@@ -5,7 +5,8 @@ With p = softmax(x/T), c the tangent at the row's maximum and mid = <p, t> - c: 
 results are rounded. Rows whose results are so small beside their terms that even this has not the digits
 are made again by `twofold`.
 
-A row has the same bits wherever it lies, since no other code makes these products of rows so short.
+A row has the same bits wherever it lies, since no other code makes softmax's and log_softmax's products of
+rows so short (those of cross_entropy are `rows.finish_wide`'s).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine import across, elementary, rows, twofold
+from fastloss._engine import across, blocks, elementary, rows, transpose, twofold
 from fastloss._engine.across import SHORT, largest_across, slot
 from fastloss._engine.arrays import Array, Layout
 from fastloss._engine.blocks import BLOCK
@@ -37,8 +38,8 @@ from fastloss._engine.vector import (
 # What is made, beside rows.FORWARD and rows.REVERSE.
 MEAN = 5
 
-# Arrays of the batch, of float64: the factor a of each row; its mean.
-A, MEANS = across.OWN + 7, across.OWN + 8
+# An array of the batch, of float64.
+MEANS = across.OWN + 7
 
 # ---- leaves ---------------------------------------------------------------------------------
 COLUMN = LANES * 8  # bytes from column to column of a tile of LANES rows of float64
@@ -122,21 +123,22 @@ def totals_across(
 
 @leaf
 def forward_across(
-    e: int, t_at: int, t_step: int, n: int, c: Array, s: Array, dot: Array, squares: Array, a: Array,
-    g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
+    e: int, t_at: int, t_step: int, n: int, c: Array, s: Array, dot: Array, squares: Array, holds: int,
+    a: float, g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
 ) -> Any:
     """FORWARD for LANES rows; doubts[k] = 1 where row k is to be made again; whether any is."""
     wide()
     scale, mid, top, own, weight = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for k in range(LANES):
-        scale[k] = 1.0 / s[k]
+        scale[k] = twofold.share_of(s[k], holds)
         mid[k] = dot[k] * scale[k]
+        c[k] = 0.0 if scale[k] == 0.0 else c[k]
     for j in range(n):
         p, t = view(e + j * COLUMN, LANES, 0.0), view(t_at + j * t_step, LANES, like)
         w, size, each = lanes(0.0), lanes(0.0), lanes(0.0)
         for k in range(LANES):
             away = np.float64(t[k]) - c[k]
-            w[k] = a[k] * (p[k] * scale[k]) + g
+            w[k] = a * (p[k] * scale[k]) + g
             size[k] = w[k] * away
             each[k] = w[k] * (away - mid[k])
         raised_to_size(each, top, top)
@@ -146,7 +148,7 @@ def forward_across(
             each[k] *= rate
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
-        size_of = own[k] + weight[k] * twofold.wrong(own[k], squares[k], scale[k], mid[k])
+        size_of = own[k] + weight[k] * twofold.wrong(own[k], squares[k], scale[k], mid[k], like)
         doubts[k] = 1.0 if twofold.in_doubt(top[k], size_of, like) else 0.0
     return fold(doubts)
 
@@ -154,7 +156,7 @@ def forward_across(
 @leaf
 def reverse_across(
     e: int, t_at: int, t_step: int, n: int, c: Array, peak: Array, most: Array, rest: Array, others: Array,
-    g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
+    holds: int, g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
 ) -> Any:
     """REVERSE for LANES rows, likewise. Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits
     there alone.
@@ -163,9 +165,9 @@ def reverse_across(
     scale, total, top, own = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     left, right = lanes(0.0), lanes(0.0)
     for k in range(LANES):
-        scale[k] = 1.0 / (rest[k] + most[k])
+        scale[k] = twofold.share_of(rest[k] + most[k], holds)
         total[k] = others[k] + c[k]
-        left[k] = g * (c[k] * (rest[k] * scale[k]))
+        left[k] = g * (c[k] * (rest[k] * scale[k] if scale[k] != 0.0 else 1.0))
         right[k] = g * (others[k] * (most[k] * scale[k]))
     for j in range(n):
         p, t = view(e + j * COLUMN, LANES, 0.0), view(t_at + j * t_step, LANES, like)
@@ -198,16 +200,53 @@ def means_across(
         scale = 1.0 / s[k]
         mid = dot[k] * scale
         means[k] = c[k] + mid
-        size = twofold.wrong(abs(mid), squares[k], scale, mid)
+        size = twofold.wrong(abs(mid), squares[k], scale, mid, like)
         doubts[k] = 1.0 if twofold.in_doubt(abs(means[k]), size, like) else 0.0
     return fold(doubts)
 
 
 # ---- what a kernel calls --------------------------------------------------------------------
 @leaf
+def fetch(
+    base: int, g: Array, i: int, columns: int, count: int, size: int, rest: int, apart: int, tile: int,
+    work: int, like: Any,
+) -> Any:
+    """`across.fetch` of rows from row i on; where they lie `apart`, in runs too short for it, row by row."""
+    outlined()
+    if not apart:
+        return across.fetch(
+            blocks.row_address(base, g, i), g, columns, 0, columns, count, size, rest, tile, work, like
+        )
+    flat, b = across.flat_of(work, size), itemsize(like)
+    for k in range(count):
+        to = view(flat + k * columns * b, columns, like)
+        blocks.load(blocks.row_address(base, g, i + k), g, columns, to)
+    transpose.to_columns(flat, columns, size, tile, like)
+    return tile, size * b
+
+
+@leaf
+def deliver(
+    tile: int, i: int, columns: int, count: int, size: int, apart: int, work: int, out: int, g: Array,
+    streamed: int, like: Any,
+) -> None:
+    """`across.deliver`, likewise."""
+    outlined()
+    if not apart:
+        to = blocks.row_address(out, g, i)
+        across.deliver(tile, columns, 0, columns, count, size, work, to, g, streamed, like)
+        return
+    flat, b = across.flat_of(work, size), itemsize(like)
+    transpose.to_rows(tile, columns, size, flat, like)
+    for k in range(count):
+        row = view(flat + k * columns * b, columns, like)
+        blocks.put(row, columns, blocks.row_address(out, g, i + k), g, 0, streamed)
+
+
+@leaf
 def make(
     at: int, step: int, t_at: int, t_step: int, columns: int, count: int, size: int, work: int, holds: int,
-    mode: int, g: float, temperature: float, inv: Any,
+    mode: int, a: float, g: float, temperature: float, inv: Any,
 ) -> int:
     """The products of a batch as a tile, its columns `size` numbers apart; or its means, in their slot."""
     outlined()
@@ -217,8 +256,7 @@ def make(
     e = tile + across.tile_bytes(columns, size, inv)
     rate = 1.0 / temperature if b == 4 else np.float64(inv)
     for i in range(0, size, LANES):
-        m, a = slot(work, across.M, size, i, inv), slot(work, A, size, i, 0.0)
-        means = slot(work, MEANS, size, i, 0.0)
+        m, means = slot(work, across.M, size, i, inv), slot(work, MEANS, size, i, 0.0)
         x, t, o = at + i * b, t_at + i * b, tile + i * b
         c, peak, doubts = lanes(0.0), lanes(0.0), lanes(0.0)
         s, dot, more = lanes(0.0), lanes(0.0), lanes(0.0)
@@ -228,7 +266,7 @@ def make(
         if mode == rows.REVERSE:
             totals_across(e, t, t_step, columns, peak, inv, more, s, dot)
             some = reverse_across(
-                e, t, t_step, columns, c, peak, more, s, dot, g, rate, o, size * b, inv, doubts
+                e, t, t_step, columns, c, peak, more, s, dot, holds, g, rate, o, size * b, inv, doubts
             )
         else:
             dots_across(e, t, t_step, columns, c, inv, s, dot, more)
@@ -236,13 +274,13 @@ def make(
                 some = means_across(c, s, dot, more, means, inv, doubts)
             else:
                 some = forward_across(
-                    e, t, t_step, columns, c, s, dot, more, a, g, rate, o, size * b, inv, doubts
+                    e, t, t_step, columns, c, s, dot, more, holds, a, g, rate, o, size * b, inv, doubts
                 )
         for k in range(min(LANES, count - i) if some else 0):
             if doubts[k]:
                 means[k] = make_again(
                     x + k * b, step, t + k * b, t_step, columns, across.flat_of(work, size), holds, mode,
-                    np.float64(m[k]), c[k], a[k], g, temperature, o + k * b, size * b, inv,
+                    np.float64(m[k]), c[k], a, g, temperature, o + k * b, size * b, inv,
                 )
     return int(tile)
 
@@ -271,9 +309,16 @@ def make_again(
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
-def plan_of(layouts: list[Layout], rate: float, dtype: np.dtype[Any]) -> across.Plan | None:
-    """A plan for rows so short; `layouts` of the logits, of what is beside them, of the results."""
-    x = layouts[0]
+def plan_of(
+    layouts: list[Layout], rate: float, dtype: np.dtype[Any]
+) -> tuple[across.Plan | None, int]:
+    """(a plan for rows so short, 1 where they lie apart); `layouts` of the logits, of what is beside them, of
+    the results.
+    """
+    x, inner = layouts[0], min(each.run for each in layouts)
     if not 0 < x.columns <= SHORT:
-        return None
-    return across.Plan(x.rows, x.columns, min(each.run for each in layouts), rate, dtype, products=True)
+        return None, 0
+    apart = inner < LANES and inner < x.rows
+    if apart:
+        inner = x.rows
+    return across.Plan(x.rows, x.columns, inner, rate, dtype, products=True), int(apart)

@@ -352,11 +352,11 @@ def middle(holds: int, m: float, r: float, u: float) -> float:
 
 @inline
 def odds(holds: int, m: float, r: float) -> Any:
-    """(p, 1 - p) of the maximum, both with all their digits."""
+    """(p, 1 - p) of the maximum of logits or of their log-softmax, both with all their digits."""
     if holds == LOGITS:
         s = mass(holds, m, r)
         return 1.0 / s, r / s
-    return (math.exp(m), -math.expm1(m)) if holds == LOG_PROBS else (m, 1.0 - m)
+    return math.exp(m), -math.expm1(m)
 
 
 @inline
@@ -404,13 +404,14 @@ def finish_wide(
 def finish(
     row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
     other: int, og: Array, keep: int, work: int, maxima: Array, m: float, r: float,
-    mode: int, hi: Any, lo: Any, a: Any, b: Any, gt: Any, spot: int, exact: Any, doubt: Any, extra: Pair,
+    mode: int, hi: Any, lo: Any, a: float, b: Any, gt: float, spot: int, exact: Any, doubt: Any, extra: Pair,
     out: int, outg: Array, streamed: int,
 ) -> None:
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
 
-    `doubt` is the size of the terms whose difference is `exact`. Products of a short row are made in a wider
-    type, or where their terms cancel everywhere by `twofold`, from t with `extra` added at `spot`.
+    `doubt` is the size of the terms whose difference is `exact`. Products of a short row are made from a, gt
+    and t with `extra` added at `spot` alone: in a wider type, or where their terms cancel everywhere by
+    `twofold`.
     """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
@@ -421,11 +422,11 @@ def finish(
     s = mass(holds, m, r)
     top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
     seen = cast(np.nan, inv)
-    p_of_e = zero
+    p_of_e, own_a, own_g = zero, cast(a, inv), cast(gt, inv)
     if mode >= FORWARD and is_wide(columns, inv):
         finish_wide(
-            row, g, columns, holds, inv, temperature, other, og, work, mode, np.float64(a), np.float64(gt),
-            spot, extra, out, outg, streamed,
+            row, g, columns, holds, inv, temperature, other, og, work, mode, a, gt, spot, extra, out, outg,
+            streamed,
         )
         return
     for j in range(j0, j1, BLOCK):
@@ -463,20 +464,32 @@ def finish(
                 curve(exps, p_of_e, b, rest, inv, o, past)
             else:
                 t = block(other, og, j, n, hi, t_block)
-                affine(exps, p_of_e, t, hi, lo, a, b, gt, inv, o, past)
+                affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
         if j <= spot < j + n:
             o[spot - j] = exact
         if watched:
-            own, weight, moved = terms(exps, p_of_e, t, hi, a, b, gt, spot)
+            own, weight, moved = terms(exps, p_of_e, t, hi, own_a, b, own_g, spot)
             if mode == FORWARD:
                 own += weight * (moved + cast(0.5, inv) * abs(lo))  # the sum of p is rounded, too
             if twofold.in_doubt(np.float64(largest(o, n)), np.float64(max(own * inv, doubt)), inv):
                 twofold.products(
                     block(row, g, 0, n, fill, x_block), holds, m, temperature, t, n, np.float64(hi),
-                    mode == FORWARD, np.float64(a), np.float64(gt), spot, extra, o,
+                    mode == FORWARD, a, gt, spot, extra, o,
                 )
         if not in_place:
             put(o, n, out, outg, j, streamed)
+
+
+@leaf
+def wide_mean(row: int, g: Array, n: int, inv: Any, other: int, og: Array, work: int) -> float:
+    """<softmax(x), t> of a row of one block, in float64."""
+    outlined()
+    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
+    t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
+    e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
+    top = block_max(x, 0)
+    mean, doubtful = twofold.wide_mean(x, np.float64(top), index_of(x, top), t, n, e, d)
+    return float(twofold.mean(x, np.float64(top), t, n) if doubtful else mean)
 
 
 @leaf
@@ -493,10 +506,6 @@ def sum_where_terms_cancel(
     if companion == TANGENTS:
         x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
         t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
-        if itemsize(inv) == 4:
-            e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
-            result, doubtful = twofold.wide_mean(x, m, index_of(x, cast(m, inv)), t, n, e, d)
-            return twofold.mean(x, m, t, n) if doubtful else result
         exps = view(buffer(work, E, inv), padded(n), inv)
         p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
         size = np.float64(terms(exps, p_of_e, t, cast(c, inv), zero, zero, zero, -1)[2])

@@ -173,15 +173,21 @@ def products(
 
 # ---- float32, in float64 --------------------------------------------------------------------
 @inline
-def wrong(own: float, squares: float, scale: float, mid: float) -> float:
+def wrong(own: float, squares: float, scale: float, mid: float, like: Any) -> float:
     """How wrong `mid`, the sum of p (t - c), may be beside the rounding of one term: `squares` is the sum of
     those of e (t - c), p = e `scale`, and `own` some size of t - c. Squares that float64 does not hold allow
-    for anything.
+    for anything, unless they are too small to matter.
     """
     root = 1.6 * np.sqrt(squares) * scale
-    if own > 0.0 and not 0.0 < squares < np.inf:
+    if squares == np.inf or (itemsize(like) == 8 and squares == 0.0 and 0.0 < own < 1e-140):
         root = np.inf
     return float(root + 0.5 * abs(mid))  # the sum of p is rounded, too
+
+
+@inline
+def share_of(s: float, holds: int) -> float:
+    """1/s; 0 where an output is nothing but 0, or -inf: its mean of t is 0."""
+    return 1.0 / s if holds == LOGITS or s != 0.0 else 0.0
 
 
 @inline
@@ -294,16 +300,20 @@ def wide_products(
         d[spot] += extra
     if not backward:
         s, _, dot, squares = wide_sums(e, d)
-        mid = dot / s
-        top, own, weight = forward(e, d, 1.0 / s, mid, a, g, rate, o)
-        return in_doubt(top, own + weight * wrong(own, squares, 1.0 / s, mid), o[0])
+        scale = share_of(s, holds)
+        mid = dot * scale
+        if scale == 0.0:
+            wide_differences(t, 0.0, d)
+        top, own, weight = forward(e, d, scale, mid, a, g, rate, o)
+        return in_doubt(top, own + weight * wrong(own, squares, scale, mid, o[0]), o[0])
     # Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits there alone.
     most, c = e[peak], d[peak]
     e[peak], d[peak] = 0.0, 0.0
     rest, others, _, _ = wide_sums(e, d)
-    scale = 1.0 / (rest + most)
+    scale = share_of(rest + most, holds)
     top, own = reverse(e, d, scale, g, others + c, rate, o)
-    left, right = g * c * (rest * scale), g * others * (most * scale)
+    left = g * c * (rest * scale if scale != 0.0 else 1.0)
+    right = g * others * (most * scale)
     o[peak] = cast((left - right) * rate, o[0])
     return in_doubt(max(top, abs(left - right)), max(own, abs(left) + abs(right)), o[0])
 
@@ -319,4 +329,4 @@ def wide_mean(x: Array, m: float, peak: int, t: Array, n: int, e: Array, d: Arra
         d[j] = 0.0
     s, _, dot, squares = wide_sums(e, d)
     mid = dot / s
-    return c + mid, in_doubt(abs(c + mid), wrong(abs(mid), squares, 1.0 / s, mid), t[0])
+    return c + mid, in_doubt(abs(c + mid), wrong(abs(mid), squares, 1.0 / s, mid, t[0]), t[0])
