@@ -305,11 +305,11 @@ def apart(array: Array, out: Array) -> Array:
 
 
 def is_beside(out: Array, x: Array) -> bool:
-    """Whether ctypes takes the memory of `out`, which lies where x does or, if x is in one piece, apart."""
-    if not is_plain(out):
+    """Whether ctypes takes the memory of both, as many bytes, and they lie apart or in the same place."""
+    if out.flags.num & LOOKED_AT != PLAIN_FLAGS or x.flags.num & LOOKED_AT != PLAIN_FLAGS:
         return False
-    to, at = address(out), address(x)
-    return at == to or at >= to + out.nbytes or to >= at + x.nbytes
+    size, to, at = out.nbytes, address_of(byte_of(out)), address_of(byte_of(x))
+    return at == to or at >= to + size or to >= at + size
 
 
 def overlap(a: Array, b: Array) -> bool:

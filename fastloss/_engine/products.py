@@ -11,11 +11,12 @@ rows so short (those of cross_entropy are `rows.finish_wide`'s).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastloss._engine import across, blocks, elementary, rows, transpose, twofold
+from fastloss._engine import across, blocks, elementary, launch, rows, transpose, twofold
 from fastloss._engine.across import SHORT, largest_across, slot
 from fastloss._engine.arrays import Array, Layout
 from fastloss._engine.blocks import BLOCK
@@ -321,4 +322,7 @@ def plan_of(
     apart = inner < LANES and inner < x.rows
     if apart:
         inner = x.rows
-    return across.Plan(x.rows, x.columns, inner, rate, dtype, products=True), int(apart)
+    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype, products=True)
+    if not launch.is_small(x.rows * x.columns, x.rows):
+        return make(), int(apart)
+    return rows.kept_plan((x.rows, x.columns, inner, rate, dtype.char, "products"), make), int(apart)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 import threading
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -529,6 +530,7 @@ def sum_where_terms_cancel(
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
+P = TypeVar("P")
 KEPT = 4 << 20  # bytes of two rows' exponentials that a worker keeps at most
 
 
@@ -584,7 +586,7 @@ class _Plans(threading.local):
     """
 
     def __init__(self) -> None:
-        self.made: dict[tuple[Any, ...], Plan] = {}
+        self.made: dict[tuple[Any, ...], Any] = {}
 
 
 _plans = _Plans()
@@ -594,14 +596,19 @@ def plan_of(
     n: int, columns: int, rate: float, dtype: np.dtype[Any], *, exponentials: bool
 ) -> Plan:
     """A plan that no other thread is using."""
+    make = partial(Plan, n, columns, rate, dtype, exponentials)
     if columns > SEGMENT or not launch.is_small(n * columns, n):
-        return Plan(n, columns, rate, dtype, exponentials)
-    key = (n, columns, rate, dtype.char, exponentials)
-    plan = _plans.made.get(key)
+        return make()
+    return kept_plan((n, columns, rate, dtype.char, exponentials), make)
+
+
+def kept_plan(key: tuple[Any, ...], make: Callable[[], P]) -> P:
+    """The plan of this thread under a key, made if it is not there."""
+    plan: P | None = _plans.made.get(key)
     if plan is None:
         if len(_plans.made) == 16:
             _plans.made.clear()
-        plan = _plans.made[key] = Plan(n, columns, rate, dtype, exponentials)
+        plan = _plans.made[key] = make()
     return plan
 
 
