@@ -12,7 +12,7 @@ from fastloss._engine.elementary import exp_nonpositive, log1p_unit
 from fastloss._engine.elementwise import BoundElementwise, Elementwise, flat, sign
 from fastloss._engine.jit import inline
 from fastloss._engine.loss import BoundElementLoss, ElementLoss, Result
-from fastloss._engine.vector import cast, fma
+from fastloss._engine.vector import cast, fma, itemsize
 
 __all__ = ["huber_loss", "l1_loss", "log_cosh_loss", "mse_loss", "pinball_loss", "smooth_l1_loss"]
 
@@ -56,7 +56,7 @@ def smooth_l1_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
     )
 
 
-# sinh(h)/h = sum q**k / (2k + 1)! with q = h**2 <= 1/4.
+# sinh(h)/h = sum q**k / (2k + 1)! with q = h**2 <= 1/4; of float32 the first five.
 _SINH = tuple(
     1.0 / n for n in (1, 6, 120, 5040, 362880, 39916800, 6227020800, 1307674368000)
 )  # fmt: skip
@@ -73,8 +73,11 @@ def log_cosh_formula(z: Any, y: Any, _a: Any, _b: Any) -> Any:
     near = size <= one
     h = cast(0.5, z) * (d if near else cast(0.0, z))
     q = h * h
-    s = cast(_SINH[7], z)
-    for k in (6, 5, 4, 3, 2, 1, 0):
+    s = cast(0.0, z)
+    if itemsize(z) == 8:
+        for k in (7, 6, 5):
+            s = fma(s, q, cast(_SINH[k], z))
+    for k in (4, 3, 2, 1, 0):
         s = fma(s, q, cast(_SINH[k], z))
     s *= h
     u = cast(2.0, z) * s * s
@@ -96,7 +99,7 @@ def pinball_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
     """a u above the prediction, -b u below, u = y - z; b is 1 - a."""
     u = y - z
     return (
-        a * u if u >= 0 else -b * u,
+        (a if u >= 0 else -b) * u,
         -a if u > 0 else (b if u < 0 else u),
         flat(u),
     )

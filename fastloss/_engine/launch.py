@@ -123,7 +123,8 @@ def address_of(kernel: Kernel, kind: str, args: tuple[Any, ...]) -> int:
     if found is not None:
         found[kernel, kind] = _kinds(args)
         return 0
-    return prepare(kernel, kind, _kinds(args)).address
+    entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(args))
+    return entry.address
 
 
 def _launched(entry: Entry, at: int, count: int, begin: int, end: int) -> bool:
