@@ -385,9 +385,36 @@ def end(work: int, size: int) -> None:
 
 
 @leaf
+def walk_two(at: int, step: int, size: int, m: Array, r: Array, e: int, inv: Any) -> None:
+    """`walk_short` of rows of two: one exponential, the other being 1."""
+    wide()
+    b, one, zero = itemsize(inv), cast(1.0, inv), cast(0.0, inv)
+    for i in range(0, size, LANES):
+        left, right = view(at + i * b, LANES, inv), view(at + step + i * b, LANES, inv)
+        low, high, v, w, rest = lanes(inv), lanes(inv), lanes(inv), lanes(inv), lanes(0.0)
+        larger(left, right, high)
+        for k in range(LANES):
+            high[k] += cast(0.0, inv)  # a zero is +0
+            low[k] = right[k] if left[k] == high[k] else left[k]
+            each = exp_nonpositive((low[k] - high[k]) * inv)
+            each = zero if high[k] == -np.inf else each
+            most = zero if high[k] == -np.inf else one
+            v[k] = most if left[k] == high[k] else each
+            w[k] = most if right[k] == high[k] else each
+            rest[k] = np.float64(cast(np.nan, inv) if high[k] == np.inf else each)
+        store(high, part(m, i))
+        store(rest, part(r, i))
+        store(v, view(e + i * b, LANES, inv))
+        store(w, view(e + (size + i) * b, LANES, inv))
+
+
+@leaf
 def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, inv: Any) -> None:
     """M and R of every row of a batch of short rows, and its exponentials."""
     outlined()
+    if columns == 2:
+        walk_two(at, step, size, whole(work, M, size, inv), whole(work, R, size, 0.0), e, inv)
+        return
     b, sums = itemsize(inv), sums_of(work, size)
     total = view(sums, LANES, inv)
     for k in range(0, size, LANES):

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from fastloss._engine import arrays, blocks, launch
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
-from fastloss._engine.blocks import AHEAD, BLOCK, SEGMENT
+from fastloss._engine.blocks import AHEAD, SEGMENT
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import dot_sum, sum_of
@@ -41,6 +41,8 @@ Formula = Callable[[Any, Any, Any, Any], Any]
 
 # What is made: losses, their gradient too, the diagonal of their Hessian too.
 VALUE, GRAD, HESS = 0, 1, 2
+# Numbers that a formula is called for at once: some of three arrays stay in L1.
+BLOCK = 4096
 # Parts of a worker's scratch, a block each.
 Z_BLOCK, Y_BLOCK, S_BLOCK, O_BLOCK, G_BLOCK, H_BLOCK = 0, 1, 2, 3, 4, 5
 BLOCKS = 6
@@ -65,16 +67,11 @@ def sign(d: Any) -> Any:
 
 
 # ---- leaves ---------------------------------------------------------------------------------
-def losses(z: Array, y: Array, a: Any, b: Any, o: Array, ahead: int, y_ahead: int) -> None:
-    """o = the losses."""
+def losses(z: Array, y: Array, a: Any, b: Any, o: Array) -> None:
+    """o = the losses. One plain loop: of the shortest formulas LLVM makes no vectors otherwise."""
     wide()
-    for j in range(0, z.size, LANES):
-        prefetch(z, j + ahead)
-        prefetch(y, j + y_ahead)
-        left, right, v = part(z, j), part(y, j), lanes(a)
-        for k in range(LANES):
-            v[k] = formula(left[k], right[k], a, b)[0]
-        store(v, part(o, j))
+    for j in range(z.size):
+        o[j] = formula(z[j], y[j], a, b)[0]
 
 
 def slopes(
@@ -187,7 +184,7 @@ def of_block(
     """By `wanted` what a formula makes of the n numbers, in whole vectors, that lie at z and y."""
     zs, ys, os = view(z, n, a), view(y, n, a), view(o, n, a)
     if wanted == VALUE:
-        losses(zs, ys, a, b, os, ahead, y_ahead)
+        losses(zs, ys, a, b, os)
     elif wanted == GRAD:
         slopes(zs, ys, a, b, rate, os, view(g, n, a), ahead, y_ahead)
     else:
@@ -248,7 +245,8 @@ def reduce_blocks(
                     weighted(gb, sb)
                 if gb.ctypes.data == mine + G_BLOCK * block:
                     scatter(gb, n, grad, gg, gc, f, streamed)
-            blocks.pad(o, n, zero)
+            if n < o.size:
+                blocks.pad(o, n, zero)
             total += dot_sum(o, sb, zero, 0, 0)[0] if weights else sum_of(o, 0)
             if out:
                 if weights:
