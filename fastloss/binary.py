@@ -167,7 +167,7 @@ def hinge_loss(
     Notes
     -----
     The gradient is -y where y z < m, and 0 elsewhere, at y z = m too. NaN gives NaN. With no elements, or a
-    total weight of 0, the mean is NaN and the gradient exactly 0. Scratch: 24 kB a thread (float64 48 kB),
+    total weight of 0, the mean is NaN and the gradient exactly 0. Scratch: 98 kB a thread (float64 197 kB),
     8 bytes for every 32768 elements.
 
     Methods: `value_and_grad`, `grad` and `value_grad_hess`, with the same options; they take `out=`, which

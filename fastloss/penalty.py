@@ -129,7 +129,7 @@ def l2_penalty(w: ArrayLike) -> BoundLoss[Result]:
     Notes
     -----
     Read once. NaN gives NaN; no elements give 0. Methods: `value_and_grad` and `grad`, 2 w; objective =
-    loss + lambda * penalty is two calls. Scratch: 24 kB a thread (float64 48 kB), 8 bytes for every 32768
+    loss + lambda * penalty is two calls. Scratch: 98 kB a thread (float64 197 kB), 8 bytes for every 32768
     elements.
 
     References

@@ -43,6 +43,8 @@ Formula = Callable[[Any, Any, Any, Any], Any]
 VALUE, GRAD, HESS = 0, 1, 2
 # Numbers that a formula is called for at once: some of three arrays stay in L1.
 BLOCK = 4096
+# Numbers that are asked for at once.
+NEXT = 256
 # Parts of a worker's scratch, a block each.
 Z_BLOCK, Y_BLOCK, S_BLOCK, O_BLOCK, G_BLOCK, H_BLOCK = 0, 1, 2, 3, 4, 5
 BLOCKS = 6
@@ -68,10 +70,18 @@ def sign(d: Any) -> Any:
 
 # ---- leaves ---------------------------------------------------------------------------------
 def losses(z: Array, y: Array, a: Any, b: Any, o: Array) -> None:
-    """o = the losses. One plain loop: of the shortest formulas LLVM makes no vectors otherwise."""
+    """o = the losses. In one plain loop: of the shortest formulas LLVM makes no vectors otherwise."""
     wide()
     for j in range(z.size):
         o[j] = formula(z[j], y[j], a, b)[0]
+
+
+@leaf
+def ask(z: Array, y: Array, ahead: int, y_ahead: int) -> None:
+    """Fetch what lies so far ahead of z and y."""
+    for j in range(0, z.size, LANES):
+        prefetch(z, j + ahead)
+        prefetch(y, j + y_ahead)
 
 
 def slopes(
@@ -184,7 +194,12 @@ def of_block(
     """By `wanted` what a formula makes of the n numbers, in whole vectors, that lie at z and y."""
     zs, ys, os = view(z, n, a), view(y, n, a), view(o, n, a)
     if wanted == VALUE:
-        losses(zs, ys, a, b, os)
+        size = itemsize(a)
+        for j in range(0, n, NEXT):
+            m = min(NEXT, n - j)
+            zs, ys = view(z + j * size, m, a), view(y + j * size, m, a)
+            ask(zs, ys, ahead, y_ahead)
+            losses(zs, ys, a, b, view(o + j * size, m, a))
     elif wanted == GRAD:
         slopes(zs, ys, a, b, rate, os, view(g, n, a), ahead, y_ahead)
     else:
