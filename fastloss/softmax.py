@@ -354,7 +354,7 @@ class _Rows:
                     small.remember(key, map_rows, args, x.shape, (xl, to))
             if target is not result:
                 arrays.write_back(result, self.axes, target)
-        return result if out is not None or result.ndim else result[()]
+        return arrays.given_or_scalar(result, out)
 
     def reduce(self, out: Array | None, keepdims: bool, beside: Array | None = None) -> Any:
         """One result for each row of x, by `reduce_rows`."""

@@ -115,6 +115,10 @@ def test_nothing(name: str, dtype: type) -> None:
     assert isinstance(zero, dtype)
     assert zero == op([dtype(0.5)], [dtype(1.0)])
     assert isinstance(op(dtype(0.5), dtype(1.0), reduction="none"), dtype)
+    assert all(isinstance(each, dtype) for each in op.value_grad_hess(dtype(0.5), dtype(1.0)))
+    out = np.zeros((), dtype)
+    assert op.grad(dtype(0.5), dtype(1.0), out=out) is out
+    assert out == op.grad(dtype(0.5), dtype(1.0))
 
 
 @pytest.mark.parametrize("name", ELEMENTS)

@@ -283,6 +283,11 @@ def output(
     return out
 
 
+def given_or_scalar(result: Array, out: Array | None) -> Any:
+    """A result as it is returned: a new one that is 0-d as a NumPy scalar."""
+    return result if out is not None or result.ndim else result[()]
+
+
 def pair_of(out: tuple[Array | None, Array | None] | None) -> tuple[Array | None, Array | None]:
     """Where a gradient and the diagonal of a Hessian are to be written, or None for new arrays."""
     if out is not None and (not isinstance(out, tuple) or len(out) != 2):

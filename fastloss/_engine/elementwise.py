@@ -328,7 +328,7 @@ class BoundElementwise:
 
     def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
         grad = arrays.output(out, self.z.shape, self.dtype)
-        return self._run(GRAD, [(out, grad)]), grad
+        return self._run(GRAD, [(out, grad)]), arrays.given_or_scalar(grad, out)
 
     def value_grad_hess(
         self, out: tuple[Array | None, Array | None] | None
@@ -338,7 +338,8 @@ class BoundElementwise:
         hess = arrays.output(mine[1], self.z.shape, self.dtype, "out[1]")
         if arrays.overlap(grad, hess):
             raise ValueError("out[0] and out[1] overlap; the two results need two arrays")
-        return self._run(HESS, [(mine[0], grad), (mine[1], hess)]), grad, hess
+        value = self._run(HESS, [(mine[0], grad), (mine[1], hess)])
+        return value, arrays.given_or_scalar(grad, mine[0]), arrays.given_or_scalar(hess, mine[1])
 
     def _run(self, wanted: int, outputs: list[tuple[Array | None, Array]] | None = None) -> Any:
         """The value; the outputs, each with what the caller gave for it, are written."""
@@ -379,7 +380,7 @@ class BoundElementwise:
             for array in written:
                 array[...] = 0
         if each is not None:
-            return each if each.ndim else each[()]
+            return arrays.given_or_scalar(each, None)
         total = float(sums.sum())
         if self.reduction == "mean":
             total = total / divisor if divisor != 0.0 else np.nan

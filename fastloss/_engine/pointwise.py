@@ -164,4 +164,4 @@ class BoundPointwise:
                 which, workers, self.compute.char, tasks, min(columns, blocks.SEGMENT),
                 (columns, scratch.address, scratch.stride, zero, *args, streamed),
             )
-        return result if out is not None or result.ndim else result[()]
+        return arrays.given_or_scalar(result, out)
