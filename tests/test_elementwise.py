@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import mpmath
+import numba
 import numpy as np
 import pytest
 from cases import CASES, ELEMENTS, REDUCED, filled, layouts
 
 import fastloss as fl
 from fastloss import reference
+from fastloss._engine import elementary
 
 Rng = np.random.Generator
 PENALTIES = ("l1_penalty", "l2_penalty", "feature_incay_penalty")
@@ -190,6 +193,31 @@ def test_small_differences_keep_their_digits(dtype: type) -> None:
     np.testing.assert_allclose(value[3:], np.log(np.cosh(wide))[3:], **close)
     np.testing.assert_allclose(grad, np.tanh(wide), **close)
     np.testing.assert_allclose(hess, 1 / np.cosh(wide) ** 2, **close)
+
+
+@numba.njit(error_model="numpy")
+def _log(x: Any) -> Any:
+    y = np.empty_like(x)
+    for k in range(x.size):
+        y[k] = elementary.log(x[k])
+    return y
+
+
+def test_log(dtype: type, rng: Rng) -> None:
+    """Within a unit of mpmath's, over all exponents and about 1."""
+    limits = np.finfo(dtype)
+    low, high = np.log10(float(limits.smallest_subnormal)), np.log10(float(limits.max))
+    x = np.concatenate(
+        [10.0 ** rng.uniform(low, high, 3000), rng.uniform(0.5, 2, 3000), 1 + rng.normal(0, 1e-4, 500)]
+    ).astype(dtype)
+    x = np.append(x[x > 0], [limits.tiny, limits.smallest_subnormal, limits.max, 1]).astype(dtype)
+    with mpmath.workprec(120):
+        for each, got in zip(x, _log(x), strict=True):
+            truth = mpmath.log(mpmath.mpf(float(each)))
+            unit = float(np.spacing(dtype(abs(float(truth)))))
+            assert abs(mpmath.mpf(float(got)) - truth) <= unit, each
+    special = _log(np.array([0, -0.0, -1, np.inf, np.nan], dtype))
+    np.testing.assert_array_equal(special, [-np.inf, -np.inf, np.nan, np.inf, np.nan])
 
 
 # ---- derivatives ------------------------------------------------------------------------------

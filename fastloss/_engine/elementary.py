@@ -171,6 +171,18 @@ _HALVES = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
 
 
 @inline
+def _log_rest(f: Any) -> Any:
+    """(f**2/2, what log(1 + f) is above f - f**2/2)."""
+    z = f / (2.0 + f)
+    q = z * z
+    p = _LOG_64[6]
+    for c in (5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _LOG_64[c])
+    half = 0.5 * f * f
+    return half, z * (half + q * p)
+
+
+@inline
 def log1p(r: Any) -> Any:
     """log(1 + r) of a float64 r >= 0 or NaN, within an ulp."""
     u = 1.0 + r
@@ -180,13 +192,8 @@ def log1p(r: Any) -> Any:
     lost = (1.0 - (u - r) if u > 2.0 else r - (u - 1.0)) / u
     f = r if small else from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
     n = np.float64(k)
-    z = f / (2.0 + f)
-    q = z * z
-    p = _LOG_64[6]
-    for c in (5, 4, 3, 2, 1, 0):
-        p = fma(p, q, _LOG_64[c])
-    half = 0.5 * f * f
-    tail = z * (half + q * p) + (0.0 if small else n * _LN2_64[1] + lost)
+    half, rest = _log_rest(f)
+    tail = rest + (0.0 if small else n * _LN2_64[1] + lost)
     return n * _LN2_64[0] - ((half - tail) - f)
 
 
@@ -198,14 +205,9 @@ def log_pair(x: Any) -> Any:
     k = (bits(u) - _HALVES) >> _SHIFT_64
     f = from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
     n = np.float64(k) - (54.0 if tiny else 0.0)
-    z = f / (2.0 + f)
-    q = z * z
-    p = _LOG_64[6]
-    for c in (5, 4, 3, 2, 1, 0):
-        p = fma(p, q, _LOG_64[c])
-    half = 0.5 * f * f
+    half, rest = _log_rest(f)
     hi, lost = two_sum(n * _LN2_64[0], f)
-    hi, lo = two_sum(hi, lost + (n * _LN2_64[1] - (half - z * (half + q * p))))
+    hi, lo = two_sum(hi, lost + (n * _LN2_64[1] - (half - rest)))
     fine = x > 0.0 and x < np.inf
     odd = x if x == np.inf else (-np.inf if x == 0.0 else np.nan)
     return (hi if fine else odd), (lo if fine else 0.0)
