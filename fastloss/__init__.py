@@ -28,6 +28,13 @@ if TYPE_CHECKING:
     from fastloss.cross_entropy import nll_loss as nll_loss
     from fastloss.gradcheck import check_gradient as check_gradient
     from fastloss.gradcheck import numerical_gradient as numerical_gradient
+    from fastloss.margin import additive_margin_softmax_loss as additive_margin_softmax_loss
+    from fastloss.margin import arcface_loss as arcface_loss
+    from fastloss.margin import cosine_logits as cosine_logits
+    from fastloss.margin import focal_loss as focal_loss
+    from fastloss.margin import lse_hinge_loss as lse_hinge_loss
+    from fastloss.margin import max_hinge_loss as max_hinge_loss
+    from fastloss.margin import multiclass_hinge_loss as multiclass_hinge_loss
     from fastloss.penalty import feature_incay_penalty as feature_incay_penalty
     from fastloss.penalty import l1_penalty as l1_penalty
     from fastloss.penalty import l2_penalty as l2_penalty
@@ -50,10 +57,14 @@ __version__ = "0.1.0"
 
 # Where each public name lives; touched, it is imported and stays.
 _HOME = {
+    "additive_margin_softmax_loss": "margin",
+    "arcface_loss": "margin",
     "binary_cross_entropy_with_logits": "binary",
     "check_gradient": "gradcheck",
+    "cosine_logits": "margin",
     "cross_entropy": "cross_entropy",
     "feature_incay_penalty": "penalty",
+    "focal_loss": "margin",
     "hinge_loss": "binary",
     "huber_loss": "regression",
     "l1_loss": "regression",
@@ -64,7 +75,10 @@ _HOME = {
     "log_softmax": "softmax",
     "logistic_loss": "binary",
     "logsumexp": "softmax",
+    "lse_hinge_loss": "margin",
+    "max_hinge_loss": "margin",
     "mse_loss": "regression",
+    "multiclass_hinge_loss": "margin",
     "nll_loss": "cross_entropy",
     "num_threads": "_engine.threads",
     "numerical_gradient": "gradcheck",
@@ -82,10 +96,14 @@ _HOME = {
 }
 
 __all__ = [
+    "additive_margin_softmax_loss",
+    "arcface_loss",
     "binary_cross_entropy_with_logits",
     "check_gradient",
+    "cosine_logits",
     "cross_entropy",
     "feature_incay_penalty",
+    "focal_loss",
     "hinge_loss",
     "huber_loss",
     "l1_loss",
@@ -96,7 +114,10 @@ __all__ = [
     "log_softmax",
     "logistic_loss",
     "logsumexp",
+    "lse_hinge_loss",
+    "max_hinge_loss",
     "mse_loss",
+    "multiclass_hinge_loss",
     "nll_loss",
     "num_threads",
     "numerical_gradient",

@@ -45,13 +45,13 @@ def map_rows(
         keep = rows.keep_at(mine, room, turn, inv)
         if mode >= rows.FORWARD and rows.is_wide(columns, inv):
             rows.finish_wide(
-                row, xg, columns, holds, inv, temperature, other, tg, mine, mode, a, g, -1, (0.0, 0.0),
-                blocks.row_address(out, og, i), og, streamed,
+                row, xg, columns, holds, inv, temperature, other, tg, view(0, 0, inv), mine, mode, a, g, -1,
+                (0.0, 0.0), blocks.row_address(out, og, i), og, streamed,
             )
             continue
         if phase != rows.FINISH:
             rows.walk_segments(
-                row, xg, columns, k0, k1, holds, inv, other, tg, companion,
+                row, xg, columns, k0, k1, holds, inv, other, tg, companion, view(0, 0, inv), -1, inv,
                 keep, mine, maxima, slot, parts, owed_at, owed, og, streamed,
             )
         if phase != rows.WALK:
@@ -80,7 +80,7 @@ def map_rows(
                 continue
             rows.finish(
                 row, xg, k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns), columns,
-                holds, inv, temperature, other, tg, keep, mine, maxima[slot], m, r,
+                holds, inv, temperature, other, tg, view(0, 0, inv), keep, mine, maxima[slot], m, r,
                 mode, cast(hi, inv), cast(lo, inv), a, cast(bi, inv), g,
                 spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0), to, og, streamed,
             )
@@ -115,7 +115,7 @@ def reduce_rows(
         if phase != rows.FINISH:
             rows.walk_segments(
                 blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
-                blocks.row_address(t, tg, i), tg, companion,
+                blocks.row_address(t, tg, i), tg, companion, view(0, 0, inv), -1, inv,
                 rows.keep_at(work + w * stride, room, 0, inv), work + w * stride, maxima, slot, parts,
                 owing_at[w], owing[w], xg, 0,
             )

@@ -628,3 +628,16 @@ def plan_of(
     if inner < LANES or not (1 < x.columns <= SHORT or (near and x.columns <= LONGEST)):
         return None
     return Plan(x.rows, x.columns, inner, rate, dtype)
+
+
+def summed(losses: Array, columns: int) -> float:
+    """What `cross_entropy_across` makes of the losses of one run of rows, batch by batch, from the losses."""
+    if losses.size == 1:
+        return float(losses[0])
+    size = batch_size(columns)
+    batches = np.zeros((-(-losses.size // size), size // LANES, LANES))
+    batches.reshape(-1)[: losses.size] = losses
+    totals = batches.sum(axis=1)
+    while totals.shape[1] > 1:
+        totals = totals[:, : totals.shape[1] // 2] + totals[:, totals.shape[1] // 2 :]
+    return float(totals.sum())

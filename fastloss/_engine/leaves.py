@@ -187,6 +187,32 @@ def weigh(x: Array, m: Any, w: Array) -> Any:
     return fold(short), fold(total)
 
 
+@leaf
+def own_sum(e: Array, x: Array, m: Any) -> float:
+    """The sum of e (x - m), in float64; what is -inf adds nothing."""
+    wide()
+    total = lanes(1.0)
+    for j in range(0, x.size, LANES):
+        left, right = part(e, j), part(x, j)
+        for k in range(LANES):
+            away = 0.0 if right[k] == -np.inf else np.float64(right[k]) - np.float64(m)
+            total[k] = fma(np.float64(left[k]), away, total[k])
+    return float(fold(total))
+
+
+@leaf
+def blended(t: Array, blend: Array, j: int, o: Array) -> None:
+    """o = w (a t + b) from column j on, `blend` being (a, b, w_0, w_1, ...) and as much as t is padded by."""
+    wide()
+    a, b = blend[0], blend[1]
+    w = view(blend.ctypes.data + (2 + j) * itemsize(a), t.size, a)
+    for k in range(0, t.size, LANES):
+        left, right, v = part(t, k), part(w, k), lanes(a)
+        for i in range(LANES):
+            v[i] = right[i] * fma(a, left[i], b)
+        store(v, part(o, k))
+
+
 @inline
 def emit(v: Array, o: Array, j: int, streamed: int) -> None:
     """o[j : j + LANES] = v; past the cache where `streamed`, to an o that starts on a cache line."""

@@ -49,6 +49,12 @@ class BoundRowMap(BoundMap[R_co], Protocol):
     def jacobian(self) -> Array: ...
 
 
+class BoundProductMap(BoundValue[R_co], Protocol):
+    def vjp(
+        self, cotangent: Any, out: tuple[Array | None, Array | None] | None
+    ) -> tuple[Array, Array]: ...
+
+
 class BoundLoss(BoundValue[R_co], Protocol):
     def value_and_grad(self, out: Array | None) -> tuple[R_co, Array]: ...
 
@@ -61,6 +67,11 @@ class BoundElementLoss(BoundLoss[R_co], Protocol):
 
 class BoundCurvedLoss(BoundElementLoss[R_co], Protocol):
     def hvp(self, tangent: Any, out: Array | None) -> Array: ...
+    def value_and_temperature_grad(self) -> tuple[R_co, R_co]: ...
+
+
+class BoundScaledLoss(BoundLoss[R_co], Protocol):
+    def value_and_scale_grad(self) -> tuple[R_co, R_co]: ...
 
 
 # ---- methods --------------------------------------------------------------------------------
@@ -192,6 +203,24 @@ class Map(Operation[P, R]):
         )
 
 
+class ProductMap(Operation[P, R]):
+    """An operation of two arrays, with gradients with respect to both."""
+
+    def __init__(self, door: Callable[P, BoundProductMap[R]]) -> None:
+        super().__init__(door)
+        self.vjp: Method[tuple[Array, Array]] = Method(
+            self,
+            "vjp",
+            """The gradients of <{name}, cotangent> with respect to the first and the second argument.
+
+            Takes the arguments of `{name}`; `cotangent` has the shape of its result. `out` is a pair:
+            where to write the gradients; either may be None.
+            """,
+            lambda bound, cotangent, out: bound.vjp(cotangent, out),
+            vector=(2, "cotangent"),
+        )
+
+
 class RowMap(Map[P, Array]):
     """A map of rows whose derivatives can also be had from its output."""
 
@@ -283,4 +312,31 @@ class CurvedLoss(ElementLoss[P, R]):
             """,
             lambda bound, tangent, out: bound.hvp(tangent, out),
             vector=(2, "tangent"),
+        )
+        self.temperature_grad: Method[tuple[R, R]] = Method(
+            self,
+            "temperature_grad",
+            """(value, its derivative with respect to the temperature) of {name}, in one read of the logits.
+
+            Both are reduced alike: with `reduction="none"` one of each a row.
+            """,
+            lambda bound: bound.value_and_temperature_grad(),
+            out=False,
+        )
+
+
+class ScaledLoss(Loss[P, R]):
+    """A loss of rows that a trainable scale multiplies."""
+
+    def __init__(self, door: Callable[P, BoundScaledLoss[R]]) -> None:
+        super().__init__(door)
+        self.scale_grad: Method[tuple[R, R]] = Method(
+            self,
+            "scale_grad",
+            """(value, its derivative with respect to the scale) of {name}, in one read of the scores.
+
+            Both are reduced alike: with `reduction="none"` one of each a row.
+            """,
+            lambda bound: bound.value_and_scale_grad(),
+            out=False,
         )

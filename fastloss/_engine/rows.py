@@ -38,6 +38,7 @@ from fastloss._engine.blocks import (
     ahead_of,
     block,
     buffer,
+    load_padded,
     pad,
     padded,
     put,
@@ -52,6 +53,7 @@ from fastloss._engine.leaves import (
     LOGITS,
     PROBS,
     affine,
+    blended,
     block_max,
     curve,
     dot_sum,
@@ -60,6 +62,7 @@ from fastloss._engine.leaves import (
     exp_sum_peak,
     index_of,
     largest,
+    own_sum,
     scale,
     shift,
     sum_of,
@@ -71,9 +74,9 @@ from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, vi
 
 # What a task is: a row; or a segment of a row, first walked, then finished.
 WHOLE, WALK, FINISH = 0, 1, 2
-# What walks beside it: nothing; tangents t, for u = sum(e (t - c)); cotangents t, for v = sum(t); class
-# weights w, for u = sum(w (m - x)) and v = sum(w).
-ALONE, TANGENTS, COTANGENTS, WEIGHTS = 0, 1, 2, 3
+# What walks beside it: nothing; tangents t, for u = sum(e (t - c)); cotangents t, for v = sum(t); weights w
+# of the classes, for u = sum(w (m - x)) and v = sum(w); the row itself, for OWN; the last two.
+ALONE, TANGENTS, COTANGENTS, WEIGHTS, ITSELF, BOTH = 0, 1, 2, 3, 4, 5
 # What `finish` writes, with p = softmax: b p; log p; b p (1 - p) inv; and with d = (t - hi) - lo, where
 # hi + lo is <p, t>, (a p + g) d inv FORWARD, and (g t + b p) inv in REVERSE, b being -g sum(t). The factor
 # inv = 1/T comes last, so that p = 0 stays 0 where b inv would overflow.
@@ -81,9 +84,10 @@ SCALE, LOG, CURVE, FORWARD, REVERSE = 0, 1, 2, 3, 4
 # What the walk keeps of a segment, and a row. M: the running maximum m. R: the sum of exponentials
 # below it but one element at the maximum, so that 1 - p and log(1 + r) keep their digits where one
 # probability is nearly 1. U, V: the sums over the companion. C: the tangent or cotangent at the maximum,
-# where u has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column
-# (M, R hold for logits alone; C, PEAK with one of those two alone.)
-M, R, U, V, C, PEAK, STATE = 0, 1, 2, 3, 4, 5, 6
+# where u has its origin, so that <p, t> = c + u/s and t - <p, t> keep theirs. PEAK: the maximum's column.
+# OWN: sum(e (x - m)), so that <p, x> = m + own/s.
+# (M, R hold for logits alone; C, PEAK where something else walks beside them.)
+M, R, U, V, C, PEAK, OWN, STATE = 0, 1, 2, 3, 4, 5, 6, 7
 
 # ---- the walk -------------------------------------------------------------------------------
 @inline
@@ -207,26 +211,46 @@ def mass(holds: int, m: float, r: float) -> float:
     return 0.0 if m == -np.inf else 1.0 + r
 
 
+@inline
+def beside(other: int, g: Array, j: int, n: int, fill: Any, scratch: int, blend: Array) -> Any:
+    """The block at column j of what walks beside a row; with `blend` = (a, b, w_0, w_1, ...) that is
+    w (a t + b).
+    """
+    t = block(other, g, j, n, fill, scratch)
+    if blend.size:
+        to = view(scratch, padded(n), fill)
+        blended(t, blend, j, to)
+        pad(to, n, fill)
+        t = to
+    return t
+
+
 @leaf
 def walk(
     row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
-    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, slot: int, state: Array,
+    other: int, og: Array, companion: int, blend: Array, spot: int, value: Any,
+    keep: int, work: int, maxima: Array, slot: int, state: Array,
     owed_at: Array, owed: Array, owed_g: Array, streamed: int,
 ) -> None:
-    """The state of one segment, columns j0 to j1 - 1; maxima[slot, b] = the m that block b saw. These
-    columns of what is owed are written on the way.
+    """The state of one segment, columns j0 to j1 - 1, of a row that has `value` in column `spot`;
+    maxima[slot, b] = the m that block b saw. These columns of what is owed are written on the way.
     """
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
     zero = cast(0.0, inv)
     x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
     m, c = cast(-np.inf, inv), zero
-    r = u = v = r_low = u_low = 0.0  # r + r_low, u + u_low: blocks add up without rounding
+    r = u = v = own = r_low = u_low = 0.0  # r + r_low, u + u_low: blocks add up without rounding
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         x = ragged(row, g, j, n, fill, x_block) if companion == ALONE else block(row, g, j, n, fill, x_block)
-        exps = x if holds == PROBS else kept(work, keep, j, n, inv)
         ahead = ahead_of(row, g, j, x)
+        if j <= spot < j + n:
+            load_padded(row + j * g[STRIDE], g, n, fill, x_block)
+            x = view(x_block, padded(n), fill)
+            x[spot - j] = value
+            ahead = ahead_of(row, g, j, x)
+        exps = x if holds == PROBS else kept(work, keep, j, n, inv)
         old, top = m, block_max(x, x_block)
         s = mass(holds, old, r)  # up to here, below `old`
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
@@ -241,6 +265,9 @@ def walk(
                 if companion == TANGENTS:
                     u *= factor
                     u_low *= factor
+                if companion >= ITSELF:
+                    own *= factor
+                    own += 0.0 if old == -np.inf else s * (np.float64(old) - np.float64(m))
                 r, low = two_sum(s, np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead)))
                 r_low += low
                 if m == np.inf:
@@ -273,26 +300,33 @@ def walk(
                 if holds == PROBS:  # exps is x, and nobody has summed it yet
                     r, low = two_sum(r, ds)
                     r_low += low
-        elif companion == WEIGHTS:
+        if companion >= ITSELF:
+            own += own_sum(exps, x, m)
+        if companion in (WEIGHTS, BOTH):
             # u = sum(w[:j] (m - x[:j])), measured from 0 while m is -inf
+            t = beside(other, og, j, n, zero, t_block, blend)
             if grown:
                 u += (np.float64(m) - (0.0 if old == -np.inf else np.float64(old))) * v
+                at = index_of(x, m)
+                c = t[at]
+                peak = j + at
             origin = zero if m == -np.inf else m
             pad(x, n, origin)  # 0 (m - (-inf)) would be NaN there
-            du, dv = weigh(x, origin, block(other, og, j, n, zero, t_block))
+            du, dv = weigh(x, origin, t)
             u += du
             v += dv
     if abs(r) < np.inf:
         r += r_low
     if abs(u) < np.inf:
         u += u_low
-    state[M], state[R], state[U], state[V], state[C], state[PEAK] = m, r, u, v, c, peak
+    state[M], state[R], state[U], state[V], state[C], state[PEAK], state[OWN] = m, r, u, v, c, peak, own
 
 
 @leaf
 def walk_segments(
     row: int, g: Array, columns: int, k0: int, k1: int, holds: int, inv: Any,
-    other: int, og: Array, companion: int, keep: int, work: int, maxima: Array, slot: int, parts: Array,
+    other: int, og: Array, companion: int, blend: Array, spot: int, value: Any,
+    keep: int, work: int, maxima: Array, slot: int, parts: Array,
     owed_at: Array, owed: Array, owed_g: Array, streamed: int,
 ) -> None:
     """parts[slot count + k] = the state of segment k, for k0 <= k < k1, of `count`. What is owed of them is
@@ -303,7 +337,7 @@ def walk_segments(
     for k in range(k0, k1):
         walk(
             row, g, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
-            other, og, companion, keep, work, maxima, slot, parts[first + k],
+            other, og, companion, blend, spot, value, keep, work, maxima, slot, parts[first + k],
             owed_at, owed, owed_g, streamed,
         )
     owed_at[TO] = 0
@@ -339,10 +373,22 @@ def merged_segments(parts: Array, first: int, count: int, holds: int, companion:
         r += rk if k == top else sk * factor
         if companion == TANGENTS:
             u += (uk + (parts[k, C] - c) * sk) * factor
-        elif companion == WEIGHTS:
+        elif companion in (WEIGHTS, BOTH):
             u += uk + (m - (0.0 if mk == -np.inf else mk)) * vk
         v += vk
     return m, r, u, v, c, int(parts[top, PEAK])
+
+
+@leaf
+def own_merged(parts: Array, first: int, count: int, m: float, inv: Any) -> float:
+    """OWN of a row of logits whose maximum is m, from the states of its segments."""
+    own = 0.0
+    for k in range(first, first + count):
+        mk = parts[k, M]
+        if mk != -np.inf:
+            factor = math.exp((mk - m) * np.float64(inv))
+            own += (parts[k, OWN] + (mk - m) * mass(LOGITS, mk, parts[k, R])) * factor
+    return own
 
 
 @inline
@@ -379,7 +425,8 @@ def is_wide(columns: int, like: Any) -> bool:
 
 @leaf
 def finish_wide(
-    row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array, work: int,
+    row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array,
+    blend: Array, work: int,
     mode: int, a: float, gt: float, spot: int, extra: Pair, out: int, outg: Array, streamed: int,
 ) -> None:
     """Write the products of a row of one block, FORWARD or in REVERSE, in float64 until they are rounded."""
@@ -387,7 +434,7 @@ def finish_wide(
     x = block(
         row, g, 0, n, cast(0.0 if holds == PROBS else -np.inf, inv), buffer(work, X_BLOCK, inv)
     )
-    t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
+    t = beside(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv), blend)
     e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
     top = block_max(x, 0)
@@ -404,7 +451,7 @@ def finish_wide(
 @leaf
 def finish(
     row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
-    other: int, og: Array, keep: int, work: int, maxima: Array, m: float, r: float,
+    other: int, og: Array, blend: Array, keep: int, work: int, maxima: Array, m: float, r: float,
     mode: int, hi: Any, lo: Any, a: float, b: Any, gt: float, spot: int, exact: Any, doubt: Any, extra: Pair,
     out: int, outg: Array, streamed: int,
 ) -> None:
@@ -426,8 +473,8 @@ def finish(
     p_of_e, own_a, own_g = zero, cast(a, inv), cast(gt, inv)
     if mode >= FORWARD and is_wide(columns, inv):
         finish_wide(
-            row, g, columns, holds, inv, temperature, other, og, work, mode, a, gt, spot, extra, out, outg,
-            streamed,
+            row, g, columns, holds, inv, temperature, other, og, blend, work, mode, a, gt, spot, extra, out,
+            outg, streamed,
         )
         return
     for j in range(j0, j1, BLOCK):
@@ -464,7 +511,7 @@ def finish(
             if mode == CURVE:
                 curve(exps, p_of_e, b, rest, inv, o, past)
             else:
-                t = block(other, og, j, n, hi, t_block)
+                t = beside(other, og, j, n, hi, t_block, blend)
                 affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
         if j <= spot < j + n:
             o[spot - j] = exact
@@ -619,9 +666,14 @@ def compute_type(dtype: np.dtype[Any], temperature: float) -> np.dtype[Any]:
     return upcast(dtype) if 2.0**-60 <= temperature <= 2.0**60 else F64
 
 
-@lru_cache(maxsize=64)
 def reciprocal(temperature: float, dtype: np.dtype[Any]) -> float:
-    """1/temperature rounded to the compute type, kept finite and normal: 0 * inf must not be formed."""
+    """1/temperature, as `normal`."""
+    return normal(1.0 / temperature, dtype)
+
+
+@lru_cache(maxsize=64)
+def normal(rate: float, dtype: np.dtype[Any]) -> float:
+    """A rate rounded to the compute type, kept finite and normal: 0 * inf must not be formed."""
     limits = np.finfo(dtype)
-    return float(dtype.type(min(max(1.0 / temperature, float(limits.tiny)), float(limits.max))))
+    return float(dtype.type(min(max(rate, float(limits.tiny)), float(limits.max))))
 

@@ -1,0 +1,624 @@
+"""Losses of rows of logits and class indices, by the walk of `rows`, or of `across` where rows are short."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
+from fastloss._engine.again import recall
+from fastloss._engine.arrays import STRIDE, Array
+from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import kernel
+from fastloss._engine.targets import Targets
+from fastloss._engine.vector import (
+    LANES,
+    added,
+    cast,
+    chosen,
+    fence,
+    fold,
+    itemsize,
+    lanes,
+    part,
+    store,
+    view,
+    wide,
+)
+
+
+# ---- formula --------------------------------------------------------------------------------
+@inline
+def row_loss(
+    m: float, r: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
+    smoothing: float, columns: int,
+) -> float:
+    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log(1 + r).
+
+    `short` is sum_j w_j (m - x_j) and `mass` sum_j w_j. Grouped so that a shift of the logits
+    cancels before anything is rounded; a term that smoothing leaves out is not formed, since its
+    zero times an infinite logit would be NaN.
+    """
+    log_s = log1p(r)
+    loss = 0.0
+    if smoothing < 1.0:
+        loss += (1.0 - smoothing) * w_t * ((m - x_t) * inv + log_s)
+    if smoothing > 0.0:
+        loss += smoothing / columns * (short * inv + log_s * mass)
+    return loss
+
+
+@inline
+def rest_of(m: Any, r: float, x_t: Any, inv: Any) -> Any:
+    """(1 - p_t, p_t), both with their digits."""
+    # r is that of an element at the maximum, and holds the target's where it is another
+    s = rows.mass(leaves.LOGITS, np.float64(m), r)
+    e = np.float64(exp_nonpositive((x_t - m) * inv))
+    return (r if x_t == m else r + (1.0 - e)) / s, e / s
+
+
+@inline
+def focal_slope(nll: float, rest: float, p: float, gamma: float) -> float:
+    """The derivative of rest**gamma nll by nll, with rest = 1 - exp(-nll)."""
+    if gamma == 0.0:
+        return 1.0
+    share = p * nll / rest if p > 0.0 and rest > 0.0 else p  # nll / rest is 1 where both vanish
+    slope: float = rest**gamma * (1.0 + gamma * share)
+    return slope
+
+
+@inline
+def target_slope(
+    m: Any, r: float, mass: float, x_t: Any, inv: Any, w_t: float, smoothing: float, columns: int
+) -> Any:
+    """(sum(q) p_t - q_t, the size of its terms), q the smoothed and weighted target; p_t and 1 - p_t
+    both keep their digits. m, x_t and inv are of the compute type.
+    """
+    if smoothing == 0.0:
+        rest = rest_of(m, r, x_t, inv)[0]
+        return -(w_t * rest), abs(w_t * rest)
+    p, rest = rows.odds(leaves.LOGITS, np.float64(m), r)
+    if x_t != m:
+        p *= exp_nonpositive((np.float64(x_t) - np.float64(m)) * np.float64(inv))
+        rest = 1.0 - p
+    pull = (1.0 - smoothing) * w_t * rest
+    even = smoothing / columns
+    return even * (mass * p - w_t) - pull, even * (abs(mass) * p + abs(w_t)) + abs(pull)
+
+
+@inline
+def rate_of(
+    own: float, m: float, r: float, short: float, mass: float, x_t: float, w_t: float, smoothing: float,
+    columns: int,
+) -> float:
+    """The derivative of `row_loss` by 1/T, sum(q) <p, x> - <q, x>, where <p, x> = m + own/s."""
+    rate = pull_of(w_t, smoothing, mass, columns) * (own / rows.mass(leaves.LOGITS, m, r))
+    if smoothing < 1.0:
+        rate += (1.0 - smoothing) * w_t * (m - x_t)
+    if smoothing > 0.0:
+        rate += smoothing / columns * short
+    return rate
+
+
+@inline
+def pull_of(w_t: float, smoothing: float, mass: float, columns: int) -> float:
+    """sum(q), w_t and mass being over the denominator: what multiplies the probabilities."""
+    if smoothing == 0.0:
+        return w_t  # 0 times an infinite mass would be NaN
+    return (1.0 - smoothing) * w_t + smoothing / columns * mass
+
+
+@inline
+def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
+    """(1 - eps) V/eps w_t, to twice the digits."""
+    odds = twofold.over(two_sum(1.0, -smoothing), (smoothing, 0.0))
+    return twofold.times(odds, twofold.two_product(np.float64(columns), w_t))
+
+
+# ---- kernel ---------------------------------------------------------------------------------
+# What the kernel writes beside the losses.
+NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD, RATE = 0, 1, 2, 3, 4, 5
+# What becomes of -log p_t: nothing; times (1 - p_t)**option; or, the target's own column left out of p's
+# denominator, what is above -option of it, counted from there.
+PLAIN, FOCAL, HINGE = 0, 1, 2
+# A smoothing that no float32 tells from 0, and of which float64 holds the quotients.
+LEAST = 1e-250
+
+
+@kernel
+def cross_entropy_rows(
+    w: int, workers: int, first: int, last: int, columns: int,
+    work: int, stride: int, room: int, maxima: Array, parts: Array, rate: float,
+    owing_at: Array, owing: Array, phase: int,
+    x: int, own: int, n: int, xg_at: int, weight: Array, mass: float,
+    sample_weight: Array, smoothing: float, temperature: float,
+    held: Array, turned: Array, link: int, option: float,
+    wanted: int, denominator: float, t: int, tg_at: int, companion: int,
+    out: int, og_at: int, curved: int, cg_at: int, streamed: int,
+) -> None:
+    """Losses, and by `wanted` the gradient, the Hessian times a tangent, its diagonal, or the losses'
+    derivatives by 1/T.
+
+    At `own` lie the n targets, then numbers that this keeps, then the losses, then their derivatives, all
+    of eight bytes. With `held` that is what stands at the targets, and `turned` its derivative by what does.
+
+    With p = softmax(x/T), q the smoothed and weighted target, A = sum(q) and k the row's sample
+    weight, both over the denominator of the reduction: gradient k (A p - q)/T, Hessian
+    k A (diag(p) - p p')/T^2. `t` is the tangent, or with smoothing the class weights. Derivatives are
+    exactly 0 if the denominator is 0.
+    """
+    inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
+    xg, tg = blocks.geometry(xg_at), blocks.geometry(tg_at)
+    og, cg = blocks.geometry(og_at), blocks.geometry(cg_at)
+    count = blocks.segments(columns)
+    zero, none = cast(0.0, inv), view(0, 0, inv)
+    mine = work + w * stride
+    owed_at, owed = owing_at[w], owing[w]
+    owed_at[rows.TO] = turn = 0
+    for task in blocks.share(w, workers, first, last):
+        i, k0, k1 = rows.task_of(task, phase, count)
+        slot = 2 * w + turn if phase == rows.WHOLE else i
+        keep = rows.keep_at(mine, room, turn, inv)
+        y = view(own + 8 * i, 1, np.int64(0))[0]
+        x_t, loss = view(own + 8 * (n + i), 1, inv), view(own + 8 * (2 * n + i), 1, 0.0)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
+        j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
+        if phase != rows.FINISH and y >= 0:
+            if k0 == 0:  # before any worker writes a gradient over it
+                x_t[0] = held[i] if held.size else blocks.element(row, xg, y, mine, inv)
+            spot = y if held.size or link == HINGE else -1
+            value = cast(-np.inf, inv) if link == HINGE else (held[i] if held.size else zero)
+            rows.walk_segments(
+                row, xg, columns, k0, k1, leaves.LOGITS, inv, other, tg, companion, none, spot, value,
+                keep, mine, maxima, slot, parts, owed_at, owed, og, streamed,
+            )
+        if phase == rows.WALK:
+            continue
+        share = np.float64(sample_weight[i]) if sample_weight.size else 1.0
+        m, r, u, c = 0.0, 0.0, 0.0, 0.0
+        w_t, rest, slope = 0.0, 0.0, 1.0
+        if y >= 0:
+            w_t = np.float64(weight[y]) if weight.size else 1.0
+            m, r, u, _, c, _ = rows.merged(
+                parts, slot * count, count, leaves.LOGITS, companion, inv
+            )
+            value = row_loss(m, r, u, mass, x_t[0], np.float64(inv), w_t, smoothing, columns)
+            if link == FOCAL:
+                nll = row_loss(m, r, u, mass, x_t[0], np.float64(inv), 1.0, 0.0, columns)
+                rest, p = rest_of(cast(m, inv), r, x_t[0], inv)
+                slope = focal_slope(nll, rest, p, option)
+                value *= rest**option
+            elif link == HINGE:
+                above = row_loss(m, r, u, mass, x_t[0], np.float64(inv), 1.0, 0.0, columns) + option
+                if m == np.inf:  # r says nothing there
+                    above = m - np.float64(x_t[0])
+                slope = 0.0 if above <= 0.0 else (1.0 if above > 0.0 else above)
+                value = w_t * (0.0 if above <= 0.0 else above)
+            if k0 == 0:
+                loss[0] = value
+                if wanted == RATE:
+                    view(own + 8 * (3 * n + i), 1, 0.0)[0] = rate_of(
+                        rows.own_merged(parts, slot * count, count, m, inv), m, r, u, mass, x_t[0], w_t,
+                        smoothing, columns,
+                    )
+        elif k0 == 0:
+            loss[0] = 0.0
+            if wanted == RATE:
+                view(own + 8 * (3 * n + i), 1, 0.0)[0] = 0.0
+        if wanted in (NOTHING, RATE):
+            continue
+        to, to_curved = blocks.row_address(out, og, i), blocks.row_address(curved, cg, i)
+        share *= slope
+        if y < 0 or denominator == 0.0 or slope == 0.0:
+            blocks.fill(zero, j0, j1, mine, to, og)
+            if wanted >= GRAD_HESS:
+                blocks.fill(zero, j0, j1, mine, to_curved, cg)
+            continue
+        # Divided before they are multiplied: the quotients are of ordinary size.
+        w_t /= denominator
+        total = pull_of(w_t, smoothing, mass / denominator, columns)
+        pull = cast(share * np.float64(inv) * total, inv)
+        if wanted == HVP:
+            rows.finish(
+                row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                other, tg, none, keep, mine, maxima[slot], m, r,
+                rows.FORWARD, cast(c, inv), cast(rows.middle(leaves.LOGITS, m, r, u), inv),
+                share * np.float64(inv) * total, zero, 0.0, -1, zero, zero, (0.0, 0.0), to, og, streamed,
+            )
+            continue
+        at_target, doubt = target_slope(
+            cast(m, inv), r, mass / denominator, x_t[0], inv, w_t, smoothing, columns
+        )
+        if link == HINGE:
+            at_target = -w_t
+        exact = share * np.float64(inv) * at_target
+        if turned.size:
+            exact *= turned[i]
+        if wanted == GRAD and companion != rows.WEIGHTS and room:
+            rows.owe(owed_at, owed, to, keep, slot, y, m, r, np.float64(pull), exact)
+            turn = 1 - turn
+            continue
+        # Of two outputs, one that lies on the logits comes last.
+        for step in range(2):
+            if (step == 0) == (wanted == HESS_GRAD):
+                if wanted >= GRAD_HESS:
+                    rows.finish(
+                        row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                        other, tg, none, keep, mine, maxima[slot], m, r,
+                        rows.CURVE, zero, zero, 0.0, pull, 0.0,
+                        -1, zero, zero, (0.0, 0.0), to_curved, cg, streamed,
+                    )
+            else:
+                smooth = companion == rows.WEIGHTS
+                size = abs(share) * np.float64(inv) * doubt
+                # q is spread/V times: the class weights, and at the target this more, which has to be finite.
+                spread = max(smoothing, LEAST) if itemsize(inv) == 4 else smoothing
+                extra = target_extra(np.float64(weight[y]), spread, columns) if smooth else (0.0, 0.0)
+                rows.finish(
+                    row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
+                    other, tg, none, keep, mine, maxima[slot], m, r,
+                    rows.REVERSE if smooth else rows.SCALE, zero, zero, 0.0,
+                    cast(share * total, inv) if smooth else pull,
+                    -share * (spread / columns / denominator),
+                    y, cast(exact, inv), cast(size, inv), extra,
+                    to, og, streamed,
+                )
+    rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
+    if streamed:
+        fence()
+
+
+# What it keeps of each row of a batch; by compute type what comes from arrays of it, else float64.
+INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT = (across.OWN + k for k in range(7))
+
+
+@leaf
+def pick_across(at: int, step: int, columns: int, y: Array, x_t: Array) -> None:
+    """x_t[k] = element y[k] of row k."""
+    wide()
+    found = lanes(y[0])
+    for j in range(columns):
+        chosen(view(at + j * step, LANES, y[0]), y, cast(j, y[0]), found)
+    store(found, x_t)
+
+
+@leaf
+def losses_across(
+    m: Array, r: Array, y: Array, x_t: Array, w_t: Array, loss: Array, mass: float, inv: Any, columns: int
+) -> None:
+    """The losses of LANES rows, 0 where y is negative."""
+    wide()
+    for k in range(LANES):
+        each = row_loss(
+            np.float64(m[k]), r[k], 0.0, mass, np.float64(x_t[k]), np.float64(inv), w_t[k], 0.0, columns
+        )
+        loss[k] = 0.0 if y[k] < 0 else each
+
+
+@leaf
+def slopes_across(
+    m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, exact: Array,
+    mass: float, denominator: float, inv: Any, columns: int,
+) -> None:
+    wide()
+    for k in range(LANES):
+        w = w_t[k] / denominator
+        rate = share[k] * np.float64(inv)
+        pull[k] = np.float64(cast(rate * pull_of(w, 0.0, mass / denominator, columns), inv))
+        exact[k] = rate * target_slope(
+            m[k], r[k], mass / denominator, x_t[k], inv, w, 0.0, columns
+        )[0]
+
+
+@leaf
+def gradients_across(
+    e: int, step: int, n: int, factor: Array, y: Array, exact: Array, o: int, o_step: int
+) -> None:
+    """o = factor e, but `exact` in column y, and 0 where y is negative."""
+    wide()
+    wanted, c, d = lanes(factor[0]), lanes(factor[0]), lanes(factor[0])
+    store(y, wanted)
+    store(factor, c)
+    for k in range(LANES):
+        d[k] = cast(exact[k], factor[0])
+    for j in range(n):
+        q, v = view(e + j * step, LANES, factor[0]), lanes(factor[0])
+        column = cast(j, factor[0])
+        for k in range(LANES):
+            g = d[k] if wanted[k] == column else c[k] * q[k]
+            v[k] = cast(0.0, factor[0]) if wanted[k] < 0 else g
+        store(v, view(o + j * o_step, LANES, factor[0]))
+
+
+@leaf
+def sum_across(loss: Array) -> Any:
+    """The sum of a batch's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
+    wide()
+    total = lanes(loss[0])
+    for k in range(0, loss.size, LANES):
+        added(total, part(loss, k), total)
+    return fold(total)
+
+
+@kernel
+def cross_entropy_across(
+    w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    x: int, xg_at: int, targets: int, yg_at: int, weight: Array, mass: float, sample_weight: Array,
+    losses: Array, sums: int,
+    wanted: int, denominator: float, out: int, og_at: int, streamed: int,
+) -> None:
+    """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
+    time. With `sums`, of the losses that of each batch.
+
+    Targets are read once, and what is no class is an ignored row: they may be the caller's own.
+    """
+    inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
+    xg, yg, og = blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at)
+    mine = work + w * stride
+    scratch, b = across.flat_of(mine, size), itemsize(inv)
+    short = columns <= across.SHORT
+    y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
+    w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
+    loss, exact = across.whole(mine, LOSS, size, 0.0), across.whole(mine, EXACT, size, 0.0)
+    none = cast(-1.0, inv)
+    for k in range(size):
+        w_t[k] = share[k] = 1.0
+    for task in blocks.share(w, workers, first, last):
+        i, count, rest = across.batch(task, inner, size)
+        row = blocks.row_address(x, xg, i)
+        to = blocks.row_address(out, og, i)
+        blocks.load(targets + i * yg[STRIDE], yg, count, y)
+        for k in range(size):
+            y[k] = y[k] if k < count and 0 <= y[k] < columns else none
+        if not short:  # before any gradient is written over it
+            for k in range(count):
+                there = row + k * across.neighbour(xg)
+                x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
+        at, step = across.walk(
+            row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+        )
+        for k in range(count if weight.size else 0):
+            w_t[k] = weight[max(int(y[k]), 0)]
+        for k in range(count if sample_weight.size else 0):
+            share[k] = sample_weight[i + k]
+        for k in range(0, size, LANES):
+            m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+            if short:
+                pick_across(at + k * b, step, columns, part(y, k), part(x_t, k))
+            losses_across(
+                m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
+            )
+            if wanted:
+                slopes_across(
+                    m, r, part(x_t, k), part(w_t, k), part(share, k),
+                    across.slot(mine, PULL, size, k, 0.0), part(exact, k), mass, denominator, inv, columns,
+                )
+        if sums:
+            losses[task] = sum_across(loss)
+        else:
+            for k in range(count):
+                losses[i + k] = loss[k]
+        if not wanted:
+            continue
+        if denominator == 0.0:
+            for k in range(size):
+                y[k] = none
+        if short:
+            tile, e = across.tile_of(mine, columns, size, inv)
+            for k in range(0, size, LANES):
+                m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
+                factor = across.slot(mine, across.FACTOR, size, k, inv)
+                across.probability_factors(m, r, across.slot(mine, PULL, size, k, 0.0), factor, inv)
+                gradients_across(
+                    e + k * b, size * b, columns, factor, part(y, k), part(exact, k), tile + k * b, size * b
+                )
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+            continue
+        across.finish_long(
+            row, xg, columns, count, size, rest, mine, at, inv, maxima[w], rows.SCALE,
+            across.whole(mine, PULL, size, 0.0), to, og, streamed,
+        )
+        one = view(scratch, 1, inv)
+        for k in range(count):
+            there = to + k * across.neighbour(og)
+            if y[k] < 0:
+                blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og)
+            else:
+                one[0] = cast(exact[k], inv)
+                blocks.put(one, 1, there, og, int(y[k]), 0)
+    if streamed:
+        fence()
+
+
+# ---- the loss bound to its arguments --------------------------------------------------------
+class CrossEntropy(Targets):
+    """Cross-entropy and its derivatives, by `cross_entropy_rows`."""
+
+    def __init__(
+        self,
+        logits: ArrayLike,
+        targets: ArrayLike,
+        axis: int,
+        weight: ArrayLike | None,
+        sample_weight: ArrayLike | None,
+        ignore_index: int,
+        reduction: str,
+        label_smoothing: float = 0.0,
+        temperature: float = 1.0,
+        *,
+        name: str = "logits",
+        turn: Callable[[Array], tuple[Array, Array]] | None = None,
+        link: int = PLAIN,
+        option: float = 0.0,
+        scale: float | None = None,
+    ) -> None:
+        """`turn` is what becomes of the scores at the targets: a function to (their new ones, its slope). A
+        `scale`, which is 1/temperature, is given in its place.
+        """
+        self.smoothing = arrays.fraction(label_smoothing, "label_smoothing")
+        self.scale = None if scale is None else arrays.positive(scale, "scale")
+        self.temperature = (
+            arrays.positive(temperature, "temperature") if self.scale is None else 1.0 / self.scale
+        )
+        super().__init__(
+            logits, name, targets, axis, weight, sample_weight, ignore_index, reduction,
+            lend=turn is None and link == PLAIN,
+        )
+        self.compute = rows.compute_type(self.dtype, self.temperature)
+        self.turn, self.link, self.option = turn, link, option
+        self._rates = np.empty(0)
+
+    def value(self) -> Any:
+        return self.reduce(self._run(NOTHING))
+
+    def value_and_temperature_grad(self) -> tuple[Any, Any]:
+        return self._value_and_rate(-1.0 / self.temperature / self.temperature)
+
+    def value_and_scale_grad(self) -> tuple[Any, Any]:
+        return self._value_and_rate(1.0)
+
+    def _value_and_rate(self, factor: float) -> tuple[Any, Any]:
+        """The value, and `factor` times its derivative by 1/T."""
+        value = self.reduce(self._run(RATE))
+        if self.reduction == "mean" and self.given.size and self.denominator == 0.0:
+            return value, self.row_dtype.type(0.0)
+        return value, self.reduce(factor * self._rates)
+
+    def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
+        grad = arrays.output(out, self.x.shape, self.dtype)
+        return self.reduce(self._run(GRAD, out, grad)), grad
+
+    def hvp(self, tangent: ArrayLike, out: Array | None) -> Array:
+        t = arrays.real(tangent, "tangent")
+        t = arrays.same_shape(t, self.x.shape, "tangent", "logits")
+        product = arrays.output(out, self.x.shape, self.dtype)
+        self._run(HVP, out, product, tangent=t)
+        return product
+
+    def value_grad_hess(
+        self, out: tuple[Array | None, Array | None] | None
+    ) -> tuple[Any, Array, Array]:
+        mine = arrays.pair_of(out)
+        grad = arrays.output(mine[0], self.x.shape, self.dtype, "out[0]")
+        hess = arrays.output(mine[1], self.x.shape, self.dtype, "out[1]")
+        if arrays.overlap(grad, hess):
+            raise ValueError("out[0] and out[1] overlap; the two results need two arrays")
+        # The one that lies on the logits is written last.
+        order = GRAD_HESS if arrays.overlap(hess, self.x) else HESS_GRAD
+        losses = self._run(order, mine[0], grad, hess=hess, given=mine[1])
+        return self.reduce(losses), grad, hess
+
+    def _run(
+        self,
+        wanted: int,
+        out: Array | None = None,
+        result: Array | None = None,
+        *,
+        tangent: Array | None = None,
+        hess: Array | None = None,
+        given: Array | None = None,
+    ) -> Array | float:
+        """The losses of the rows, or their sum; `result` and `hess` are written."""
+        dtype, axes = self.compute, (self.axis,)
+        if not self.given.size:
+            return np.empty(0)
+        x, t, key = self.x, tangent, None
+        plain = self.turn is None and self.link == PLAIN
+        if plain and not wanted and self.smoothing == 0.0 and self.weight is self.sample_weight is None:
+            key = "cross_entropy", x.shape, x.dtype, self.axis, self.temperature
+            again = recall(key)
+            if again and again(x, own := self._own_rows()):
+                return self._losses_of(own)
+        for user, written in ((out, result), (given, hess)):
+            if user is not None and written is not None:
+                x = arrays.apart(x, written)
+                t = t if t is None else arrays.apart(t, written)
+        smooth = self.smoothing > 0.0
+        weight, mass, companion = self.weight, float(self.classes), rows.ALONE
+        if smooth and weight is None:
+            weight = np.ones(self.classes, dtype)
+        elif weight is not None:
+            weight = weight.astype(dtype, copy=False)
+            mass = float(weight.sum(dtype=np.float64))
+        places = [(arrays.address(x), arrays.rows_of(x, axes, dtype))]
+        for other in (t, result, hess):  # what is absent is not looked at: x does for it
+            places.append(
+                places[0]
+                if other is None
+                else (arrays.address(other), arrays.rows_of(other, axes, dtype))
+            )
+        if wanted == HVP:
+            companion = rows.TANGENTS
+        elif wanted == RATE:
+            companion = rows.BOTH if smooth else rows.ITSELF
+        elif smooth:
+            companion = rows.WEIGHTS
+        if companion in (rows.WEIGHTS, rows.BOTH) and weight is not None:
+            places[1] = arrays.address(weight), arrays.rows_of(weight, (0,), dtype)
+        (x_at, xl), (t_at, tl), (to, lies), (to_hess, hess_lies) = places
+        none = arrays.NONE[dtype]
+        inv = rows.normal(1.0 / self.temperature if self.scale is None else self.scale, dtype)
+        each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
+        streamed = 0 if out is None or result is None else blocks.streamed(result, x)
+        divisor = self.divisor() if wanted else 1.0
+        if plain and not smooth and wanted in (NOTHING, GRAD):
+            plan = across.plan_of(xl, lies if wanted else None, inv, dtype)
+            if plan is not None:
+                y_at, yl = self.lendable(result, dtype)
+                sums = self.lent and plan.one_run and self.reduction != "none"
+                losses = np.empty(plan.batches if sums else xl.rows)
+                plan.run(
+                    cross_entropy_across,
+                    x_at, xl.geometry, y_at, yl.geometry, none if weight is None else weight, mass, each,
+                    losses, int(sums), wanted, divisor, to, lies.geometry, streamed,
+                )
+                return float(losses.sum()) if sums else losses
+        own = self._own_rows(wanted == RATE)
+        held, turned = self._turned(x)
+        args = (
+            x_at, arrays.address(own), xl.rows, xl.geometry, none if weight is None else weight, mass, each,
+            self.smoothing, self.temperature, held, turned, self.link, self.option,
+            wanted, divisor, t_at, tl.geometry, companion,
+            to, lies.geometry, to_hess, hess_lies.geometry, streamed,
+        )
+        plan_of_rows = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
+        plan_of_rows.run(cross_entropy_rows, *args)
+        if key and arrays.is_plain(x) and x.dtype == dtype:
+            plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
+        if wanted == RATE:
+            self._rates = own[3]
+        return self._losses_of(own)
+
+    def _own_rows(self, rates: bool = False) -> Array:
+        """Of each row the target, as an integer, a number for the kernel, the loss that it will write, and
+        with `rates` its derivative by 1/T.
+        """
+        own = np.empty((4 if rates else 3, self.given.size))
+        own[0].view(np.int64)[:] = self.targets
+        return own
+
+    def _turned(self, x: Array) -> tuple[Array, Array]:
+        """What stands at the targets, and its derivative by what does."""
+        if self.turn is None:
+            return arrays.NONE[self.compute], arrays.NONE[arrays.F64]
+        index = np.maximum(self.targets, 0).reshape(self.shape)
+        scores = np.take_along_axis(x, np.expand_dims(index, self.axis), self.axis).reshape(-1)
+        held, slope = self.turn(scores.astype(np.float64))
+        return held.astype(self.compute), slope
+
+    @staticmethod
+    def _losses_of(own: Array) -> Array:
+        losses: Array = own[2]
+        return losses
+
+    def divisor(self) -> float:
+        w, s = self.weight, self.sample_weight
+        if self.reduction != "mean" and self.smoothing > 0.0 and w is not None and w.any():
+            counts = self.targets >= 0  # whatever their own class weighs
+            return float((counts if s is None else counts * s).any())
+        return super().divisor()
