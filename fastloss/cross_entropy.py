@@ -11,6 +11,7 @@ from fastloss._engine import arrays
 from fastloss._engine.arrays import Array
 from fastloss._engine.likelihood import CrossEntropy
 from fastloss._engine.loss import BoundCurvedLoss, BoundLoss, CurvedLoss, Loss, Result
+from fastloss._engine.soft import SoftCrossEntropy
 from fastloss._engine.targets import Targets
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -161,7 +162,8 @@ def cross_entropy(
            [ 0.2, -0.3,  0.1],
            [ 0.4, -0.4,  0. ]])
     """
-    return CrossEntropy(
+    kind = SoftCrossEntropy if arrays.are_probabilities(targets, logits) else CrossEntropy
+    return kind(
         logits, targets, axis, weight, sample_weight, ignore_index, reduction,
         label_smoothing, temperature,
     )

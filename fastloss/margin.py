@@ -374,10 +374,10 @@ def multiclass_hinge_loss(
 
     Notes
     -----
-    The gradient of a class is s w where its term is above 0, and 0 elsewhere, at the kink too; the target has
-    what is left to make their sum 0. NaN in a row makes its loss and gradient NaN, and so do -inf scores
-    of the target and another class. One class: 0. With every row ignored, or no weight in all, the mean is NaN
-    and the gradient exactly 0. Rows are not split among threads. Scratch: 49 kB a thread (float64 98 kB),
+    The gradient of a class is s w where its term is above 0, and 0 elsewhere, at the kink too; the target
+    has what is left to make their sum 0. NaN in a row makes its loss and gradient NaN, and so do -inf scores
+    of the target and another class. One class: 0. With every row ignored, or no weight in all, the mean is
+    NaN and the gradient exactly 0. Rows are not split among threads. Scratch: 49 kB a thread (float64 98 kB),
     32 bytes a row.
 
     Methods: `value_and_grad` and `grad`, with the same options; they take `out=`, which may be `scores`

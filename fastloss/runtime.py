@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 import fastloss
 from fastloss._engine import arrays, cache, crew, launch, threads
 from fastloss._engine.kernels import Kinds
-from fastloss._engine.loss import Operation
+from fastloss._engine.loss import CurvedLoss, Operation
 from fastloss._engine.vector import LANES
 from fastloss.cli import console
 
@@ -256,7 +256,13 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
             needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
             arguments = {name: values.get(name, x) for name in needed}
             if "cotangent" in needed:
-                arguments["cotangent"] = np.zeros_like(operation(x))
+                values_of = {name: each for name, each in arguments.items() if name != "cotangent"}
+                arguments["cotangent"] = np.zeros_like(operation(**values_of))
             yield call, arguments
+            if isinstance(operation, CurvedLoss):  # it takes class probabilities, too
+                yield call, {**arguments, "targets": x}
+            for p in parameters:
+                if isinstance(p.default, bool):
+                    yield call, {**arguments, p.name: not p.default}
             if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
                 yield call, {**arguments, "temperature": 1e-20}

@@ -388,8 +388,8 @@ def class_indices(targets: ArrayLike, shape: tuple[int, ...], axis: int, of: str
             given = given.astype(np.int64)  # an empty list has no type of its own
         elif given.dtype.kind == "f":
             raise TypeError(
-                f"targets has dtype {given.dtype}; class indices are integers, use "
-                "targets.astype(np.int64) (class probabilities are not supported yet)"
+                f"targets has dtype {given.dtype} and shape {given.shape}; class indices are integers, use "
+                f"targets.astype(np.int64), and class probabilities have the shape of {of}, {shape}"
             )
         else:
             raise TypeError(
@@ -407,6 +407,24 @@ def class_indices(targets: ArrayLike, shape: tuple[int, ...], axis: int, of: str
             f"{shape} without axis {axis}{hint}"
         )
     if classes == 0:
+        raise ValueError(f"{of} of shape {shape} have no classes along axis {axis}")
+    return given
+
+
+def are_probabilities(targets: ArrayLike, logits: ArrayLike) -> bool:
+    """Whether targets are floats of the logits' shape, class probabilities; what else they may be is not
+    looked at.
+    """
+    given = targets if isinstance(targets, np.ndarray) else as_array(targets, "targets")
+    if given.dtype.kind != "f" and not is_bfloat16(given.dtype):
+        return False
+    return given.ndim > 0 and given.shape == as_array(logits, "logits").shape
+
+
+def probabilities(targets: ArrayLike, shape: tuple[int, ...], axis: int, of: str) -> Array:
+    """Class-probability targets, of the logits' shape."""
+    given = same_shape(real(targets, "targets"), shape, "targets", of)
+    if shape[axis] == 0:
         raise ValueError(f"{of} of shape {shape} have no classes along axis {axis}")
     return given
 

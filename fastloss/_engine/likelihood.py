@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
+from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
@@ -120,8 +121,6 @@ def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
 
 
 # ---- kernel ---------------------------------------------------------------------------------
-# What the kernel writes beside the losses.
-NOTHING, GRAD, HVP, GRAD_HESS, HESS_GRAD, RATE = 0, 1, 2, 3, 4, 5
 # What becomes of -log p_t: nothing; times (1 - p_t)**option; or, the target's own column left out of p's
 # denominator, what is above -option of it, counted from there.
 PLAIN, FOCAL, HINGE = 0, 1, 2
@@ -436,7 +435,7 @@ def cross_entropy_across(
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------
-class CrossEntropy(Targets):
+class CrossEntropy(Targets, Curved):
     """Cross-entropy and its derivatives, by `cross_entropy_rows`."""
 
     def __init__(
@@ -471,47 +470,7 @@ class CrossEntropy(Targets):
         )
         self.compute = rows.compute_type(self.dtype, self.temperature)
         self.turn, self.link, self.option = turn, link, option
-        self._rates = np.empty(0)
-
-    def value(self) -> Any:
-        return self.reduce(self._run(NOTHING))
-
-    def value_and_temperature_grad(self) -> tuple[Any, Any]:
-        return self._value_and_rate(-1.0 / self.temperature / self.temperature)
-
-    def value_and_scale_grad(self) -> tuple[Any, Any]:
-        return self._value_and_rate(1.0)
-
-    def _value_and_rate(self, factor: float) -> tuple[Any, Any]:
-        """The value, and `factor` times its derivative by 1/T."""
-        value = self.reduce(self._run(RATE))
-        if self.reduction == "mean" and self.given.size and self.denominator == 0.0:
-            return value, self.row_dtype.type(0.0)
-        return value, self.reduce(factor * self._rates)
-
-    def value_and_grad(self, out: Array | None) -> tuple[Any, Array]:
-        grad = arrays.output(out, self.x.shape, self.dtype)
-        return self.reduce(self._run(GRAD, out, grad)), grad
-
-    def hvp(self, tangent: ArrayLike, out: Array | None) -> Array:
-        t = arrays.real(tangent, "tangent")
-        t = arrays.same_shape(t, self.x.shape, "tangent", "logits")
-        product = arrays.output(out, self.x.shape, self.dtype)
-        self._run(HVP, out, product, tangent=t)
-        return product
-
-    def value_grad_hess(
-        self, out: tuple[Array | None, Array | None] | None
-    ) -> tuple[Any, Array, Array]:
-        mine = arrays.pair_of(out)
-        grad = arrays.output(mine[0], self.x.shape, self.dtype, "out[0]")
-        hess = arrays.output(mine[1], self.x.shape, self.dtype, "out[1]")
-        if arrays.overlap(grad, hess):
-            raise ValueError("out[0] and out[1] overlap; the two results need two arrays")
-        # The one that lies on the logits is written last.
-        order = GRAD_HESS if arrays.overlap(hess, self.x) else HESS_GRAD
-        losses = self._run(order, mine[0], grad, hess=hess, given=mine[1])
-        return self.reduce(losses), grad, hess
+        self.rates = np.empty(0)
 
     def _run(
         self,
@@ -591,7 +550,7 @@ class CrossEntropy(Targets):
         if key and arrays.is_plain(x) and x.dtype == dtype:
             plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
         if wanted == RATE:
-            self._rates = own[3]
+            self.rates = own[3]
         return self._losses_of(own)
 
     def _own_rows(self, rates: bool = False) -> Array:
