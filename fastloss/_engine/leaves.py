@@ -174,17 +174,21 @@ def dot_sum(e: Array, t: Array, c: Any, ahead: int, t_ahead: int) -> Any:
 
 
 @leaf
-def weigh(x: Array, m: Any, w: Array) -> Any:
-    """The sums of w (m - x) and of w, in float64: the first is no larger than it has to be."""
+def weigh(x: Array, m: Any, w: Array, ahead: int, w_ahead: int) -> Any:
+    """The sums of w (m - x), no larger than it has to be, and of w: by lanes, and those in float64."""
     wide()
-    short, total = lanes(1.0), lanes(1.0)
+    short, total = lanes(m), lanes(m)
     for j in range(0, x.size, LANES):
+        prefetch(x, j + ahead)
+        prefetch(w, j + w_ahead)
         left, right = part(x, j), part(w, j)
         for k in range(LANES):
-            share = cast(right[k], 1.0)
-            short[k] = fma(share, cast(m, 1.0) - cast(left[k], 1.0), short[k])
-            total[k] += share
-    return fold(short), fold(total)
+            short[k] = fma(right[k], m - left[k], short[k])
+            total[k] += right[k]
+    near, far = lanes(1.0), lanes(1.0)
+    store(short, near)
+    store(total, far)
+    return fold(near), fold(far)
 
 
 @leaf

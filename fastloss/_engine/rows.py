@@ -312,7 +312,7 @@ def walk(
                 peak = j + at
             origin = zero if m == -np.inf else m
             pad(x, n, origin)  # 0 (m - (-inf)) would be NaN there
-            du, dv = weigh(x, origin, t)
+            du, dv = weigh(x, origin, t, 0, AHEAD if blend.size else ahead_of(other, og, j, t))
             u += du
             v += dv
     if abs(r) < np.inf:
