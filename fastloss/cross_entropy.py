@@ -73,7 +73,7 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
 ) -> BoundCurvedLoss[Result]:
-    r"""Cross-entropy between rows of logits and class indices, in nats.
+    r"""Cross-entropy between rows of logits and class indices or class probabilities, in nats.
 
     .. math::
 
@@ -81,7 +81,12 @@ def cross_entropy(
             + \frac{\varepsilon}{V} \sum_j w_j n_{ij}, \quad
         n_{ij} = \log \sum_k e^{x_{ik}/T} - x_{ij}/T
 
-    The mean is the sum of s_i l_i over that of s_i w_{y_i}, both over the rows that are not ignored.
+    and of probabilities q
+
+    .. math:: \ell_i = \sum_j w_j \big((1 - \varepsilon) q_{ij} + \varepsilon / V\big) n_{ij}
+
+    The mean is the sum of s_i l_i over that of s_i w_{y_i}, both over the rows that are not ignored; of
+    probabilities it is over that of s_i.
     Computed online, fused: the value costs one read of the logits, the gradient one write more, and one read
     more where rows are longer than 2 MB, or lie side by side in memory and have more than 128 classes.
 
@@ -89,16 +94,17 @@ def cross_entropy(
     ----------
     logits : array_like, shape (..., V)
         Unnormalised log-probabilities; V classes along `axis`. Any layout; never copied whole.
-    targets : array_like of int, the shape of `logits` without `axis`
-        Class indices, 0 to V - 1, or `ignore_index`.
+    targets : array_like of int, the shape of `logits` without `axis`; or of float, the shape of `logits`
+        Class indices y, 0 to V - 1, or `ignore_index`; or q, whose rows need not sum to 1.
     axis : int, default -1
         The class axis.
     weight : array_like, shape (V,), optional
         w, a weight for each class.
-    sample_weight : array_like, the shape of `targets`, optional
+    sample_weight : array_like, the shape of `logits` without `axis`, optional
         s, a weight for each row, in its loss and in the mean's denominator.
     ignore_index : int, default -100
-        Rows with this target have loss 0 and gradient exactly 0, whatever their logits.
+        Rows with this target have loss 0 and gradient exactly 0, whatever their logits. Of probabilities it
+        names none, and has to be negative.
     reduction : {"mean", "sum", "none"}, default "mean"
         What becomes of the losses of the rows.
     label_smoothing : float, default 0.0
@@ -108,17 +114,17 @@ def cross_entropy(
 
     Returns
     -------
-    scalar, or for "none" ndarray of the shape of `targets`
+    scalar, or for "none" ndarray of the shape of `logits` without `axis`
         In nats; float32 for float16, bfloat16 (of ml_dtypes) and float32 logits, otherwise float64. Rows
         are summed in float64. Derivatives have the dtype of the logits (integers: float64).
 
     Raises
     ------
     TypeError
-        `logits`, `weight` or `sample_weight` is not real; `targets` is float or bool.
+        `logits`, `weight` or `sample_weight` is not real; `targets` is bool, or float of another shape.
     ValueError
         `targets`, `weight`, `sample_weight` or `out` has another shape; an option is out of range;
-        there are no classes.
+        there are no classes; `ignore_index` is not negative and `targets` are probabilities.
     IndexError
         A target is out of range; the first such row and its value are named.
     numpy.exceptions.AxisError
@@ -129,18 +135,20 @@ def cross_entropy(
     A -inf logit has probability 0; with a -inf target, or smoothing and any -inf, the loss is +inf
     and the gradient finite. A row of nothing but -inf, or with NaN or +inf in it, is NaN. With every
     row ignored, or no weight in all, the mean is NaN and the gradient exactly 0. No rows: the mean
-    is NaN, the sum 0.
+    is NaN, the sum 0. Of probabilities, a -inf logit makes the loss +inf where its target is above 0, and NaN
+    where that is 0; its gradient is finite.
 
     The definitions are those of `torch.nn.functional.cross_entropy`, but for: gradients of ignored
     rows, and of all rows where the total weight is 0, are exactly 0; the mean is NaN wherever its
     denominator is 0; other float arguments are converted to the type of `logits` (float32 for half
     types); `sample_weight` and `temperature` are additions.
 
-    Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing V numbers, and a 512th of a row of more than
-    32768 columns.
+    Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing or weights V numbers, and a 512th of a row of
+    more than 32768 columns.
 
-    Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)` and `value_grad_hess`, all
-    with the same options; the first derivatives take `out=`, which may be `logits` itself.
+    Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)`, `value_grad_hess` and
+    `temperature_grad`, the value and its derivative with respect to T, all with the same options; but for the
+    last they take `out=`, which may be `logits` itself.
 
     References
     ----------
@@ -161,6 +169,8 @@ def cross_entropy(
     array([[ 0.2, -0.3,  0.1],
            [ 0.2, -0.3,  0.1],
            [ 0.4, -0.4,  0. ]])
+    >>> float(fl.cross_entropy(logits[:2], p[:2]).round(4))  # the entropy of p
+    0.8018
     """
     kind = SoftCrossEntropy if arrays.are_probabilities(targets, logits) else CrossEntropy
     return kind(
