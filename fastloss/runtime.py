@@ -244,6 +244,12 @@ def _compute_type(dtype: DTypeLike) -> np.dtype[Any]:
     return arrays.upcast(arrays.result_type(arrays.real(empty, "dtypes")))
 
 
+def _needed(call: Any) -> list[str]:
+    """The names of the parameters that have no default."""
+    parameters = inspect.signature(call).parameters.values()
+    return [p.name for p in parameters if p.default is inspect.Parameter.empty]
+
+
 def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The operation and each of its methods, with arguments for the parameters that need one."""
     methods = [m for m in vars(operation).values() if callable(m) and hasattr(m, "__signature__")]
@@ -252,17 +258,16 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
         of_classes = "axis" in inspect.signature(operation).parameters
         values: dict[str, Any] = {"targets": np.zeros(rows, np.int64)} if of_classes else {}
         for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):
-            parameters = inspect.signature(call).parameters.values()
-            needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
+            parameters, needed = inspect.signature(call).parameters.values(), _needed(call)
             arguments = {name: values.get(name, x) for name in needed}
             if "cotangent" in needed:
-                values_of = {name: each for name, each in arguments.items() if name != "cotangent"}
-                arguments["cotangent"] = np.zeros_like(operation(**values_of))
+                own = _needed(operation)
+                arguments["cotangent"] = np.zeros_like(operation(*(values.get(name, x) for name in own)))
             yield call, arguments
             if isinstance(operation, CurvedLoss):  # it takes class probabilities, too
                 yield call, {**arguments, "targets": x}
             for p in parameters:
-                if isinstance(p.default, bool):
+                if isinstance(p.default, bool):  # it may choose a formula
                     yield call, {**arguments, p.name: not p.default}
             if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
                 yield call, {**arguments, "temperature": 1e-20}
