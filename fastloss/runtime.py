@@ -267,7 +267,7 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
             if isinstance(operation, CurvedLoss):  # it takes class probabilities, too
                 yield call, {**arguments, "targets": x}
             for p in parameters:
-                if isinstance(p.default, bool):  # it may choose a formula
+                if isinstance(p.default, bool) and "cotangent" not in needed:  # it may choose a formula
                     yield call, {**arguments, p.name: not p.default}
             if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
                 yield call, {**arguments, "temperature": 1e-20}
