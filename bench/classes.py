@@ -7,6 +7,7 @@ Each takes 512 rows of 128,256 float32 numbers; all take turns, and ratios are m
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -45,7 +46,9 @@ def with_margin(functional: Any, z: Any, y: Any, held: Callable[[Any], Any], sca
 
 
 def arc(torch: Any, c: Any) -> Any:
-    return torch.cos(torch.arccos(c.clip(-1, 1)) + 0.5)
+    c = c.clip(-1, 1)
+    turned = torch.cos(torch.arccos(c) + 0.5)
+    return torch.where(c > math.cos(math.pi - 0.5), turned, c - 0.5 * math.sin(0.5))
 
 
 def own(z: Any, y: Any) -> Any:

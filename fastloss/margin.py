@@ -96,7 +96,7 @@ def hinge_sums(
         losses[i] = total = pull = 0.0
         if y < 0:
             if wanted:
-                blocks.fill(zero, 0, columns, mine, to, og)
+                blocks.fill(zero, 0, columns, mine, to, og, streamed)
             continue
         numbers[elementwise.AT_A] = blocks.element(row, xg, y, mine, zero)
         numbers[elementwise.AT_RATE] = rates[i]
@@ -126,7 +126,7 @@ def hinge_sums(
             own[0] = cast(-pull, zero)
             blocks.put(own, 1, to, og, y, 0)
             if total != total:
-                blocks.fill(cast(np.nan, zero), 0, columns, mine, to, og)
+                blocks.fill(cast(np.nan, zero), 0, columns, mine, to, og, streamed)
     if streamed:
         fence()
 
@@ -135,7 +135,7 @@ def hinge_sums(
 def hinge_maxima(
     w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int,
     margin: Any, x: int, xg_at: int, targets: Array, rates: Array, losses: Array,
-    wanted: int, out: int, og_at: int,
+    wanted: int, out: int, og_at: int, streamed: int,
 ) -> None:
     """losses[i] = max(the largest score but the target's, less that, plus the margin, 0); where `wanted`,
     rates[i] times its gradient.
@@ -165,13 +165,15 @@ def hinge_maxima(
             losses[i] = 0.0 if above <= 0.0 else above
         if wanted:
             loss = losses[i]
-            blocks.fill(cast(np.nan, zero) if loss != loss else zero, 0, columns, mine, to, og)
+            blocks.fill(cast(np.nan, zero) if loss != loss else zero, 0, columns, mine, to, og, streamed)
             if loss > 0.0:
                 one = view(mine, 1, zero)
                 one[0] = cast(rates[i], zero)
                 blocks.put(one, 1, to, og, peak, 0)
                 one[0] = cast(-rates[i], zero)
                 blocks.put(one, 1, to, og, y, 0)
+    if streamed:
+        fence()
 
 
 # ---- bound to its arguments -----------------------------------------------------------------
@@ -213,14 +215,12 @@ class _Hinge(Targets):
             arrays.address(target), lies.geometry,
         )
         fixed = xl.columns, scratch.address, scratch.stride
-        if self.formula is None:
-            launch.run(hinge_maxima, workers, self.compute.char, n, xl.columns, (*fixed, *places))
-        else:
-            streamed = 0 if out is None or grad is None else blocks.streamed(grad, x)
-            launch.run(
-                hinge_sums, workers, self.compute.char, n, xl.columns,
-                (*fixed, self.formula.address(zero(0)), *places, streamed),
-            )
+        streamed = 0 if out is None or grad is None else blocks.streamed(grad, x)
+        kernel = hinge_maxima
+        formula: tuple[int, ...] = ()
+        if self.formula is not None:
+            kernel, formula = hinge_sums, (self.formula.address(zero(0)),)
+        launch.run(kernel, workers, self.compute.char, n, xl.columns, (*fixed, *formula, *places, streamed))
         if grad is not None and divisor == 0.0:  # whatever the slopes
             grad[...] = 0
         if self.weight is not None:

@@ -347,13 +347,13 @@ def buffer(work: int, which: int, like: Any) -> Any:
 
 
 @leaf
-def fill(value: Any, j0: int, j1: int, work: int, out: int, g: Array) -> None:
+def fill(value: Any, j0: int, j1: int, work: int, out: int, g: Array, streamed: int) -> None:
     """Write one value to columns j0 to j1 - 1 of a row of an output."""
     outlined()
     results = view(buffer(work, O_BLOCK, value), BLOCK, value)
     pad(results, 0, value)
     for j in range(j0, j1, BLOCK):
-        put(results, min(BLOCK, j1 - j), out, g, j, 0)
+        put(results, min(BLOCK, j1 - j), out, g, j, streamed)
 
 
 # ---- outside ---------------------------------------------------------------------------------

@@ -213,9 +213,9 @@ def cross_entropy_rows(
         to, to_curved = blocks.row_address(out, og, i), blocks.row_address(curved, cg, i)
         share *= slope
         if y < 0 or denominator == 0.0 or slope == 0.0:
-            blocks.fill(zero, j0, j1, mine, to, og)
+            blocks.fill(zero, j0, j1, mine, to, og, streamed)
             if wanted >= GRAD_HESS:
-                blocks.fill(zero, j0, j1, mine, to_curved, cg)
+                blocks.fill(zero, j0, j1, mine, to_curved, cg, streamed)
             continue
         # Divided before they are multiplied: the quotients are of ordinary size.
         w_t /= denominator
@@ -426,7 +426,7 @@ def cross_entropy_across(
         for k in range(count):
             there = to + k * across.neighbour(og)
             if y[k] < 0:
-                blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og)
+                blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og, streamed)
             else:
                 one[0] = cast(exact[k], inv)
                 blocks.put(one, 1, there, og, int(y[k]), 0)

@@ -90,9 +90,9 @@ def soft_cross_entropy_rows(
             continue
         to, to_curved = blocks.row_address(out, og, i), blocks.row_address(curved, cg, i)
         if denominator == 0.0:
-            blocks.fill(zero, j0, j1, mine, to, og)
+            blocks.fill(zero, j0, j1, mine, to, og, streamed)
             if wanted >= GRAD_HESS:
-                blocks.fill(zero, j0, j1, mine, to_curved, cg)
+                blocks.fill(zero, j0, j1, mine, to_curved, cg, streamed)
             continue
         k = (np.float64(sample_weight[i]) if sample_weight.size else 1.0) / denominator
         pull = k * np.float64(inv) * v
