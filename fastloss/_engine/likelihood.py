@@ -179,7 +179,7 @@ def cross_entropy_rows(
             continue
         share = np.float64(sample_weight[i]) if sample_weight.size else 1.0
         m, r, u, c = 0.0, 0.0, 0.0, 0.0
-        w_t, rest, slope = 0.0, 0.0, 1.0
+        w_t, slope = 0.0, 1.0
         if y >= 0:
             w_t = np.float64(weight[y]) if weight.size else 1.0
             m, r, u, _, c, _ = rows.merged(
@@ -545,7 +545,9 @@ class CrossEntropy(Targets, Curved):
             wanted, divisor, t_at, tl.geometry, companion,
             to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
-        plan_of_rows = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted != NOTHING)
+        plan_of_rows = rows.plan_of(
+            xl.rows, xl.columns, inv, dtype, exponentials=wanted not in (NOTHING, RATE)
+        )
         plan_of_rows.run(cross_entropy_rows, *args)
         if key and arrays.is_plain(x) and x.dtype == dtype:
             plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
