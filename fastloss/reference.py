@@ -20,16 +20,26 @@ Array: TypeAlias = NDArray[Any]
 Axis: TypeAlias = "int | tuple[int, ...] | None"
 
 __all__ = [
+    "additive_margin_softmax_loss",
+    "additive_margin_softmax_loss_grad",
+    "additive_margin_softmax_loss_scale_grad",
+    "arcface_loss",
+    "arcface_loss_grad",
     "binary_cross_entropy_with_logits",
     "binary_cross_entropy_with_logits_grad",
     "binary_cross_entropy_with_logits_hess",
     "check_gradient",
+    "cosine_logits",
+    "cosine_logits_vjp",
     "cross_entropy",
     "cross_entropy_grad",
     "cross_entropy_hess",
     "cross_entropy_hvp",
+    "cross_entropy_temperature_grad",
     "feature_incay_penalty",
     "feature_incay_penalty_grad",
+    "focal_loss",
+    "focal_loss_grad",
     "hinge_loss",
     "hinge_loss_grad",
     "hinge_loss_hess",
@@ -58,9 +68,15 @@ __all__ = [
     "logsumexp",
     "logsumexp_jvp",
     "logsumexp_vjp",
+    "lse_hinge_loss",
+    "lse_hinge_loss_grad",
+    "max_hinge_loss",
+    "max_hinge_loss_grad",
     "mse_loss",
     "mse_loss_grad",
     "mse_loss_hess",
+    "multiclass_hinge_loss",
+    "multiclass_hinge_loss_grad",
     "nll_loss",
     "nll_loss_grad",
     "numerical_gradient",
@@ -230,6 +246,20 @@ def log_sigmoid_grad(x: ArrayLike) -> Array:
 
 
 # ---- cross-entropy --------------------------------------------------------------------------
+def _soft(logits: ArrayLike, targets: ArrayLike) -> bool:
+    """Whether targets are rows of probabilities."""
+    return np.asarray(targets).dtype.kind not in "iu" and np.shape(targets) == np.shape(logits)
+
+
+def _not_counted(logits: ArrayLike, targets: ArrayLike, ignore_index: int) -> Array:
+    """A column: the rows that are ignored, which rows of probabilities never are."""
+    y = np.asarray(targets)
+    if _soft(logits, targets):
+        return np.zeros((1, 1), bool)
+    ignored: Array = y.reshape(-1, 1) == ignore_index
+    return ignored
+
+
 def _rows(
     logits: ArrayLike,
     targets: ArrayLike,
@@ -242,17 +272,31 @@ def _rows(
     """Logits as (N, V); the matrix of what each class is worth in each row; each row's weight."""
     x = np.moveaxis(_wide(logits), axis, -1)
     x = x.reshape(-1, x.shape[-1])
-    y = np.asarray(targets).reshape(-1)
-    classes = x.shape[1]
+    rows, classes = x.shape
     w = np.ones(classes, x.dtype) if weight is None else _wide(weight)
-    s = np.ones(len(y), x.dtype) if sample_weight is None else _wide(sample_weight).reshape(-1)
+    s = np.ones(rows, x.dtype) if sample_weight is None else _wide(sample_weight).reshape(-1)
+    smoothing = x.dtype.type(label_smoothing)
+    if _soft(logits, targets):
+        q = np.moveaxis(_wide(targets), axis, -1).reshape(x.shape)
+        return x, ((1 - smoothing) * q + smoothing / classes) * w * s[:, None], s
+    y = np.asarray(targets).reshape(-1)
     counted = y != ignore_index
     one_hot = np.zeros(x.shape, x.dtype)
-    one_hot[np.arange(len(y)), np.where(counted, y, 0)] = 1
-    smoothing = x.dtype.type(label_smoothing)
+    one_hot[np.arange(rows), np.where(counted, y, 0)] = 1
     worth = ((1 - smoothing) * one_hot + smoothing / classes) * w
     row_weight = np.where(counted, s * (one_hot @ w), 0)
     return x, np.where(counted[:, None], worth * s[:, None], 0), row_weight
+
+
+def _part(
+    x: Array, logits: ArrayLike, targets: ArrayLike, ignore_index: int, label_smoothing: float
+) -> Array:
+    """Where 0 * log 0 counts: in what is part of the target, which a one-hot's zeros are not."""
+    if _soft(logits, targets):
+        return np.full(x.shape, True)
+    at_target = np.arange(x.shape[1]) == np.asarray(targets).reshape(-1, 1)
+    part: Array = at_target | (label_smoothing > 0)
+    return part & ~_not_counted(logits, targets, ignore_index)
 
 
 def _share(row_weight: Array, worth: Array, reduction: str) -> Any:
@@ -261,6 +305,15 @@ def _share(row_weight: Array, worth: Array, reduction: str) -> Any:
         total = row_weight.sum()
         return 1 / total if total != 0 else 0.0
     return 1.0 if (worth != 0).any() else 0.0
+
+
+def _reduced(losses: Array, row_weight: Array, reduction: str, logits: ArrayLike, axis: int) -> Any:
+    """Losses of rows, weighted already, as the reduction has them."""
+    if reduction == "none":
+        return losses.reshape(np.moveaxis(np.asarray(logits), axis, -1).shape[:-1])[()]
+    if reduction == "sum":
+        return losses.sum()
+    return losses.sum() / row_weight.sum() if row_weight.sum() != 0 else np.nan
 
 
 def cross_entropy(
@@ -275,24 +328,15 @@ def cross_entropy(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
 ) -> Any:
-    """-sum(Q * log P) over the classes, Q smoothed one-hot rows times the weights."""
+    """-sum(Q * log P) over the classes, Q smoothed rows (one-hot, or as given) times the weights."""
     x, worth, row_weight = _rows(
         logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
     )
     log_p = log_softmax(x, temperature=temperature)
-    used = np.asarray(targets).reshape(-1) != ignore_index
-    # 0 * log 0 counts only where a class is part of the target: a one-hot's zeros are not.
-    part = used[:, None] & (
-        np.full(worth.shape, label_smoothing > 0)
-        | (np.arange(x.shape[1]) == np.asarray(targets).reshape(-1, 1))
-    )
+    part = _part(x, logits, targets, ignore_index, label_smoothing)
     with np.errstate(invalid="ignore"):
         losses = -np.where(part, worth * np.where(part, log_p, 0), 0).sum(axis=1)
-    if reduction == "none":
-        return losses.reshape(np.shape(targets))[()]
-    if reduction == "sum":
-        return losses.sum()
-    return losses.sum() / row_weight.sum() if row_weight.sum() != 0 else np.nan
+    return _reduced(losses, row_weight, reduction, logits, axis)
 
 
 def _unrows(rows: Array, logits: ArrayLike, axis: int) -> Array:
@@ -317,8 +361,8 @@ def cross_entropy_grad(
         logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
     )
     p = softmax(x, temperature=temperature)
-    share = _share(row_weight, worth, reduction)
-    ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
+    share = _share(row_weight, row_weight if _soft(logits, targets) else worth, reduction)
+    ignored = _not_counted(logits, targets, ignore_index)
     grad = -_exchange(p, worth) / temperature * share
     return _unrows(np.where(ignored | (share == 0), 0, grad), logits, axis)
 
@@ -341,9 +385,9 @@ def cross_entropy_hvp(
         logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
     )
     t = np.moveaxis(_wide(tangent), axis, -1).reshape(x.shape)
-    share = _share(row_weight, worth, reduction)
+    share = _share(row_weight, row_weight if _soft(logits, targets) else worth, reduction)
     product = softmax_jvp(x, t, temperature=temperature) / temperature * share
-    ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
+    ignored = _not_counted(logits, targets, ignore_index)
     product *= worth.sum(axis=1, keepdims=True)
     return _unrows(np.where(ignored | (share == 0), 0, product), logits, axis)
 
@@ -364,11 +408,40 @@ def cross_entropy_hess(
     x, worth, row_weight = _rows(
         logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
     )
-    share = _share(row_weight, worth, reduction)
+    share = _share(row_weight, row_weight if _soft(logits, targets) else worth, reduction)
     diagonal = np.einsum("nii->ni", softmax_jacobian(x, temperature=temperature))
     diagonal = diagonal * worth.sum(axis=1, keepdims=True) / temperature * share
-    ignored = np.asarray(targets).reshape(-1, 1) == ignore_index
+    ignored = _not_counted(logits, targets, ignore_index)
     return _unrows(np.where(ignored | (share == 0), 0, diagonal), logits, axis)
+
+
+def cross_entropy_temperature_grad(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+) -> Any:
+    """d value / d T: sum_jk Q_j P_k (x_j - x_k) / T**2, reduced as the value is; 0 where P_k is."""
+    x, worth, row_weight = _rows(
+        logits, targets, axis, weight, sample_weight, ignore_index, label_smoothing
+    )
+    p = softmax(x, temperature=temperature)
+    part = _part(x, logits, targets, ignore_index, label_smoothing)
+    slopes = np.zeros_like(row_weight)
+    for i, (row, q, p_row, at) in enumerate(zip(x, worth, p, part, strict=True)):
+        with np.errstate(invalid="ignore"):
+            gaps = np.where(p_row != 0, p_row * (row[at, None] - row), 0)
+            slopes[i] = (q[at] * gaps.sum(axis=1)).sum() / temperature**2
+    if reduction == "none":
+        return _reduced(slopes, row_weight, reduction, logits, axis)
+    share = _share(row_weight, row_weight if _soft(logits, targets) else worth, reduction)
+    return slopes.sum() * share if share else slopes.dtype.type(0)
 
 
 def nll_loss(
@@ -388,11 +461,7 @@ def nll_loss(
         [0.0 if t == ignore_index else -w[t] * row[t] for row, t in zip(x, y, strict=True)],
         dtype=x.dtype,
     )
-    if reduction == "none":
-        return losses.reshape(np.shape(targets))[()]
-    if reduction == "sum":
-        return losses.sum()
-    return losses.sum() / row_weight.sum() if row_weight.sum() != 0 else np.nan
+    return _reduced(losses, row_weight, reduction, log_probs, axis)
 
 
 def nll_loss_grad(
@@ -407,6 +476,379 @@ def nll_loss_grad(
     """-w_t at the target, scaled by the reduction."""
     _, worth, row_weight = _rows(log_probs, targets, axis, weight, None, ignore_index, 0.0)
     return _unrows(-worth * _share(row_weight, worth, reduction), log_probs, axis)
+
+
+# ---- margins of classes ---------------------------------------------------------------------
+def _classes(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    axis: int,
+    weight: ArrayLike | None,
+    sample_weight: ArrayLike | None,
+    ignore_index: int,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Scores as (N, V); the target's, as a column; where the targets are; which rows count, and
+    what each is worth. Rows that do not are those of zeros, with target 0.
+    """
+    z = np.moveaxis(_wide(scores), axis, -1)
+    z = z.reshape(-1, z.shape[-1])
+    y = np.asarray(targets).reshape(-1)
+    counted = y != ignore_index
+    y = np.where(counted, y, 0).astype(np.int64)
+    z = np.where(counted[:, None], z, 0).astype(z.dtype)
+    w = np.ones(z.shape[1], z.dtype) if weight is None else _wide(weight)
+    s = np.ones(len(y), z.dtype) if sample_weight is None else _wide(sample_weight).reshape(-1)
+    z_y = z[np.arange(len(y)), y][:, None]
+    at_target = np.arange(z.shape[1]) == y[:, None]
+    return z, z_y, at_target, counted, np.where(counted, s * w[y], 0).astype(z.dtype)
+
+
+def _class_losses(
+    losses: Array, counted: Array, worth: Array, reduction: str, scores: ArrayLike, axis: int
+) -> Any:
+    with np.errstate(invalid="ignore"):
+        each = np.where(counted, worth * losses, 0).astype(losses.dtype)
+    return _reduced(each, worth, reduction, scores, axis)
+
+
+def _class_slopes(
+    slopes: Array, counted: Array, worth: Array, reduction: str, scores: ArrayLike, axis: int
+) -> Array:
+    share = _share(worth, worth, reduction)
+    with np.errstate(invalid="ignore"):
+        each = np.where(counted[:, None] & (share != 0), (worth * share)[:, None] * slopes, 0)
+    return _unrows(each.astype(slopes.dtype), scores, axis)
+
+
+def _gaps(z: Array, z_y: Array, at_target: Array, margin: float) -> Array:
+    """z_i - z_y + m, and -inf at the target, which is none of the others."""
+    with np.errstate(invalid="ignore"):
+        gaps: Array = np.where(at_target, -np.inf, (z - z_y) + z.dtype.type(margin))
+    return gaps
+
+
+def _pushed(push: Array, at_target: Array) -> Array:
+    """What the others are pushed down by, the target is pushed up by in all."""
+    slopes: Array = np.where(at_target, -push.sum(axis=1, keepdims=True), push)
+    return slopes
+
+
+def multiclass_hinge_loss(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 1.0,
+    squared: bool = False,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """Sum of max(z_i - z_y + m, 0) over the others, or of its squares."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    hinges = np.maximum(_gaps(z, z_y, at, margin), 0)
+    losses = (hinges**2 if squared else hinges).sum(axis=1)
+    return _class_losses(losses, counted, worth, reduction, scores, axis)
+
+
+def multiclass_hinge_loss_grad(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 1.0,
+    squared: bool = False,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """[z_i - z_y + m > 0], or twice the hinge, and at the target minus the sum; NaN fills its row."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    gaps = _gaps(z, z_y, at, margin)
+    push = 2 * np.maximum(gaps, 0) if squared else np.heaviside(gaps, gaps.dtype.type(0))
+    push = np.where(np.isnan(gaps).any(axis=1, keepdims=True), np.nan, push).astype(z.dtype)
+    return _class_slopes(_pushed(push, at), counted, worth, reduction, scores, axis)
+
+
+def max_hinge_loss(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 1.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """The largest of the max(z_i - z_y + m, 0)."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    losses = np.maximum(_gaps(z, z_y, at, margin), 0).max(axis=1)
+    return _class_losses(losses, counted, worth, reduction, scores, axis)
+
+
+def max_hinge_loss_grad(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 1.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """1 at the first of the largest others, -1 at the target, where the loss is not 0."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    gaps = _gaps(z, z_y, at, margin)
+    first = np.arange(z.shape[1]) == np.where(at, -np.inf, z).argmax(axis=1)[:, None]
+    push = np.where(first & (gaps > 0), 1, 0)
+    push = np.where(np.isnan(gaps).any(axis=1, keepdims=True), np.nan, push).astype(z.dtype)
+    return _class_slopes(_pushed(push, at), counted, worth, reduction, scores, axis)
+
+
+def _lse_gap(z: Array, z_y: Array, at_target: Array, margin: float) -> Array:
+    """LSE of the others, - z_y + m, the margin joining where it cancels; V = 1: -inf."""
+    if z.shape[1] == 1:
+        return np.full(len(z), -np.inf, z.dtype)
+    others = np.where(at_target, -np.inf, z)
+    top = others.max(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        e = np.where(others == top, 1, np.exp(others - top))
+        log_s = np.where(np.isinf(top), 0, np.log(e.sum(axis=1, keepdims=True)))
+        gap: Array = ((top - z_y) + z.dtype.type(margin) + log_s)[:, 0]
+    return gap
+
+
+def lse_hinge_loss(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 0.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """Max(log(sum of exp z_i over the others) - z_y + m, 0)."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    losses = np.maximum(_lse_gap(z, z_y, at, margin), 0)
+    return _class_losses(losses, counted, worth, reduction, scores, axis)
+
+
+def lse_hinge_loss_grad(
+    scores: ArrayLike,
+    targets: ArrayLike,
+    *,
+    margin: float = 0.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """The softmax of the others, -1 at the target, where the loss is not 0."""
+    z, z_y, at, counted, worth = _classes(scores, targets, axis, weight, sample_weight, ignore_index)
+    gap = _lse_gap(z, z_y, at, margin)[:, None]
+    slopes = np.zeros_like(z)
+    if z.shape[1] > 1:
+        slopes = np.where(at, -1, softmax(np.where(at, -np.inf, z)))
+        slopes = np.where(gap > 0, slopes, 0)
+    slopes = np.where(np.isnan(gap), np.nan, slopes).astype(z.dtype)
+    return _class_slopes(slopes, counted, worth, reduction, scores, axis)
+
+
+def _others(x: Array, at_target: Array) -> tuple[Array, Array, Array]:
+    """-log p at the target, as a column; the probabilities of the others, 0 at the target; p there."""
+    p = softmax(x)
+    losses = -np.where(at_target, log_softmax(x), 0).sum(axis=1, keepdims=True)
+    return losses, np.where(at_target, 0 * p, p), np.where(at_target, p, 0).sum(axis=1, keepdims=True)
+
+
+def additive_margin_softmax_loss(
+    cosines: ArrayLike,
+    targets: ArrayLike,
+    *,
+    scale: float = 30.0,
+    margin: float = 0.35,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """-log(exp(s (z_y - m)) / (exp(s (z_y - m)) + sum of exp(s z_i) over the others))."""
+    z, _, at, counted, worth = _classes(cosines, targets, axis, weight, sample_weight, ignore_index)
+    losses = _others(scale * (z - z.dtype.type(margin) * at), at)[0][:, 0]
+    return _class_losses(losses, counted, worth, reduction, cosines, axis)
+
+
+def additive_margin_softmax_loss_grad(
+    cosines: ArrayLike,
+    targets: ArrayLike,
+    *,
+    scale: float = 30.0,
+    margin: float = 0.35,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """S p for the others, minus their sum at the target."""
+    z, _, at, counted, worth = _classes(cosines, targets, axis, weight, sample_weight, ignore_index)
+    p = _others(scale * (z - z.dtype.type(margin) * at), at)[1]
+    return _class_slopes(scale * _pushed(p, at), counted, worth, reduction, cosines, axis)
+
+
+def additive_margin_softmax_loss_scale_grad(
+    cosines: ArrayLike,
+    targets: ArrayLike,
+    *,
+    scale: float = 30.0,
+    margin: float = 0.35,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """d value / d s: the sum of p_i (z_i - z_y + m) over the others, reduced as the value is."""
+    z, z_y, at, counted, worth = _classes(cosines, targets, axis, weight, sample_weight, ignore_index)
+    p = _others(scale * (z - z.dtype.type(margin) * at), at)[1]
+    gaps = _gaps(z, z_y, at, margin)
+    with np.errstate(invalid="ignore"):
+        slopes = np.where(p == 0, 0, p * gaps).sum(axis=1)
+    if reduction != "none" and not _share(worth, worth, reduction):
+        return z.dtype.type(0)
+    return _class_losses(slopes, counted, worth, reduction, cosines, axis)
+
+
+def _arc(z_y: Array, margin: float) -> tuple[Array, Array]:
+    """The target's logit, over the scale, and its derivative."""
+    c = np.clip(z_y, -1, 1)
+    theta, m = np.arccos(c), c.dtype.type(margin)
+    sine = np.maximum(np.sqrt((1 - c) * (1 + c)), c.dtype.type(1e-6))
+    near = c > -np.cos(m)  # cos(pi - m), and sin(pi - m) = sin(m)
+    phi = np.where(np.isnan(c), c, np.where(near, np.cos(theta + m), c - m * np.sin(m)))
+    return phi, np.where(near, np.sin(theta + m) / sine, np.ones_like(c))
+
+
+def arcface_loss(
+    cosines: ArrayLike,
+    targets: ArrayLike,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.5,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """Cross-entropy of s z, but s cos(theta_y + m) at the target; where that turns up again,
+    s (cos theta_y - m sin m).
+    """
+    z, z_y, at, counted, worth = _classes(cosines, targets, axis, weight, sample_weight, ignore_index)
+    losses = _others(scale * np.where(at, _arc(z_y, margin)[0], z), at)[0][:, 0]
+    return _class_losses(losses, counted, worth, reduction, cosines, axis)
+
+
+def arcface_loss_grad(
+    cosines: ArrayLike,
+    targets: ArrayLike,
+    *,
+    scale: float = 64.0,
+    margin: float = 0.5,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """S p for the others, minus their sum at the target times d cos(theta + m) / d cos(theta)."""
+    z, z_y, at, counted, worth = _classes(cosines, targets, axis, weight, sample_weight, ignore_index)
+    phi, turn = _arc(z_y, margin)
+    slopes = scale * _pushed(_others(scale * np.where(at, phi, z), at)[1], at)
+    slopes = np.where(at, slopes * turn, slopes)
+    return _class_slopes(slopes, counted, worth, reduction, cosines, axis)
+
+
+def focal_loss(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    gamma: float = 2.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Any:
+    """(1 - p)**gamma (-log p), 1 - p as the sum of the others."""
+    z, _, at, counted, worth = _classes(logits, targets, axis, weight, sample_weight, ignore_index)
+    nll, others, _ = _others(z, at)
+    rest = others.sum(axis=1, keepdims=True)
+    losses = (rest**gamma * nll)[:, 0]
+    return _class_losses(losses, counted, worth, reduction, logits, axis)
+
+
+def focal_loss_grad(
+    logits: ArrayLike,
+    targets: ArrayLike,
+    *,
+    gamma: float = 2.0,
+    axis: int = -1,
+    weight: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Array:
+    """By the product rule, q = 1 - p: q**gamma (q - gamma p log p) for all the others together,
+    among which it is shared as their probabilities are; minus that at the target.
+    """
+    z, _, at, counted, worth = _classes(logits, targets, axis, weight, sample_weight, ignore_index)
+    nll, others, p = _others(z, at)
+    rest = others.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        total = rest**gamma * (rest + gamma * np.where(p == 0, 0, p * nll))
+        shares = np.where(rest == 0, 0, others / np.where(rest == 0, 1, rest))
+    slopes = np.where(at, -total, shares * total).astype(z.dtype)
+    return _class_slopes(slopes, counted, worth, reduction, logits, axis)
+
+
+def _directions(rows: ArrayLike) -> tuple[Array, Array]:
+    """Rows over their lengths, and 1 / length; zeros where the row is."""
+    f = _wide(rows)
+    size = abs(f).max(axis=-1, keepdims=True, initial=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        d = np.where(size == 0, 0, f / size)
+        length = np.sqrt((d * d).sum(axis=-1, keepdims=True))
+        inverse = np.where(size == 0, 0, 1 / length / size).astype(f.dtype)
+        units = np.where(size == 0, 0, d / length).astype(f.dtype)
+    return units, inverse
+
+
+def cosine_logits(features: ArrayLike, class_weights: ArrayLike, *, scale: float = 1.0) -> Array:
+    """S <f, w> / (|f| |w|), 0 for vectors of length 0."""
+    cosines: Array = scale * (_directions(features)[0] @ _directions(class_weights)[0].T)
+    return cosines
+
+
+def cosine_logits_vjp(
+    features: ArrayLike, class_weights: ArrayLike, cotangent: ArrayLike, *, scale: float = 1.0
+) -> tuple[Array, Array]:
+    """S (w - f <f, w>) / |f| of unit vectors f and w, times u and summed; and the other way round."""
+    f, per_length = _directions(features)
+    w, per_weight = _directions(class_weights)
+    u = _wide(cotangent)
+    d_f, d_w = u @ w, u.reshape(-1, len(w)).T @ f.reshape(-1, f.shape[-1])
+    d_f = d_f - f * (f * d_f).sum(axis=-1, keepdims=True)
+    d_w = d_w - w * (w * d_w).sum(axis=-1, keepdims=True)
+    return scale * d_f * per_length, scale * d_w * per_weight
 
 
 # ---- gradient checks ------------------------------------------------------------------------

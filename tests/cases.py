@@ -113,6 +113,47 @@ def with_probabilities(rng: Rng, shape: tuple[int, ...], dtype: type, _: Options
     return logits(rng, shape, dtype), np.where(t < 0.6, np.round(t / 0.6), t).astype(dtype)
 
 
+def with_classes_of_probability(
+    rng: Rng, shape: tuple[int, ...], dtype: type, options: Options
+) -> tuple[Any, ...]:
+    """Rows of probabilities: some zeros, some one-hot, some that do not sum to one, one of nothing."""
+    axis = options.get("axis", -1)
+    q = np.moveaxis(rng.random(shape) ** 3, axis, -1)
+    q = np.where(rng.random(q.shape) < 0.3, 0, q)
+    total = q.sum(axis=-1, keepdims=True)
+    q = np.where(rng.random((*q.shape[:-1], 1)) < 0.7, q / np.where(total == 0, 1, total), q)
+    one_hot = np.arange(q.shape[-1]) == rng.integers(0, q.shape[-1], (*q.shape[:-1], 1))
+    q = np.where(rng.random((*q.shape[:-1], 1)) < 0.3, one_hot, q)
+    return logits(rng, shape, dtype), np.ascontiguousarray(np.moveaxis(q, -1, axis)).astype(dtype)
+
+
+def with_classes_of_probability_and_vector(
+    rng: Rng, shape: tuple[int, ...], dtype: type, options: Options
+) -> tuple[Any, ...]:
+    t = rng.normal(0, 2, shape).astype(dtype)
+    return *with_classes_of_probability(rng, shape, dtype, options), t
+
+
+def cosines(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    """Cosines of angles, some of them 0 and pi, and targets."""
+    c = rng.uniform(-1, 1, shape)
+    ends = rng.random(shape) < 0.02
+    return np.where(ends, np.sign(c), c).astype(dtype), with_targets(rng, shape, dtype, options)[1]
+
+
+def directions(rng: Rng, shape: tuple[int, ...], dtype: type, _: Options) -> tuple[Any, ...]:
+    """Features, and as many classes as they are long; some are 0."""
+    f, w = rng.normal(0, 3, shape), rng.normal(0, 0.1, (shape[-1], shape[-1]))
+    f, w = (np.where(rng.random((*a.shape[:-1], 1)) < 0.1, 0, a) for a in (f, w))
+    return f.astype(dtype), w.astype(dtype)
+
+
+def directions_and_vector(
+    rng: Rng, shape: tuple[int, ...], dtype: type, options: Options
+) -> tuple[Any, ...]:
+    return *directions(rng, shape, dtype, options), rng.normal(0, 2, shape).astype(dtype)
+
+
 EACH = "each"  # stands for a sample weight of every element
 
 
@@ -191,7 +232,75 @@ ELEMENTS: dict[str, tuple[Callable[..., tuple[Any, ...]], tuple[Options, ...]]] 
 }
 
 
+# Losses of scores and class indices: how scores are sampled, and the options that are their own.
+CLASSES = (
+    {},
+    {"reduction": "none"},
+    {"axis": 0, "reduction": "sum"},
+    {"weight": ...},
+    {"ignore_index": 0},
+    {"weight": ..., "reduction": "none", "axis": 1},
+    {"sample_weight": ...},
+    {"ignore_index": -1, "weight": ..., "axis": 0},
+    {"sample_weight": ..., "reduction": "none"},
+    {"sample_weight": ..., "weight": ..., "reduction": "sum"},
+    {"weight": ..., "sample_weight": ...},
+)
+
+
+def beside_classes(*own: Options) -> tuple[Options, ...]:
+    """The options that are a loss's own, in turn, beside the common ones."""
+    return tuple({**own[k % len(own)], **options} for k, options in enumerate(CLASSES))
+
+
+def scales_and_margins(*pairs: tuple[float, float]) -> tuple[Options, ...]:
+    return tuple({"scale": scale, "margin": margin} for scale, margin in pairs)
+
+
+MARGINS: dict[str, tuple[Callable[..., tuple[Any, ...]], tuple[Options, ...]]] = {
+    "multiclass_hinge_loss": (
+        with_targets,
+        beside_classes({}, *({"margin": m, "squared": q} for q in (True, False) for m in (0.3, 1, 4))),
+    ),
+    "max_hinge_loss": (with_targets, beside_classes({}, *({"margin": m} for m in (0.0, 0.3, 1.0, 4.0)))),
+    "lse_hinge_loss": (with_targets, beside_classes({}, *({"margin": m} for m in (-2.0, 0.3, 1.0, 4.0)))),
+    "additive_margin_softmax_loss": (
+        cosines,
+        beside_classes({}, *scales_and_margins((1, 0), (8, 0.1), (30, 0.6), (64, 0.35))),
+    ),
+    "arcface_loss": (
+        cosines,
+        beside_classes({}, *scales_and_margins((1, 0.1), (8, 0.9), (30, 1.3), (64, 0.3))),
+    ),
+    "focal_loss": (with_targets, beside_classes(*({"gamma": g} for g in (2, 0, 0.5, 1, 3.5)))),
+}
+SCALES: tuple[Options, ...] = ({}, {"scale": 30.0}, {"scale": 0.3})
+# Of probability targets: of the options those that there are.
+SOFT_TARGETS = (*(o for o in CE if "ignore_index" not in o), {"weight": ..., "temperature": 1.7})
+
+
+def _scaled_terms(part: int, **defaults: Any) -> Callable[..., Any]:
+    return lambda *args, **options: naive.scaled_terms(*args, **{**defaults, **options})[part]
+
+
+def _times(times: Callable[[Options], float], formula: Callable[..., Any]) -> Callable[..., Any]:
+    """A result's own size, so many times."""
+    return lambda *args, **options: times(options) * np.abs(formula(*args, **options))
+
+
+AM, ARC = {"scale": 30.0, "margin": 0.35}, {"scale": 64.0, "margin": 0.5, "arc": True}
 TERMS = {
+    "multiclass_hinge_loss": lambda *a, **k: naive.multiclass_hinge_terms(*a, **k)[0],
+    "multiclass_hinge_loss_grad": lambda *a, **k: naive.multiclass_hinge_terms(*a, **k)[1],
+    "max_hinge_loss": naive.max_hinge_terms,
+    "lse_hinge_loss": naive.lse_hinge_terms,
+    "additive_margin_softmax_loss": _scaled_terms(0, **AM),
+    "additive_margin_softmax_loss_grad": _scaled_terms(1, **AM),
+    "additive_margin_softmax_loss_scale_grad": _scaled_terms(2, **AM),
+    "arcface_loss": _scaled_terms(0, **ARC),
+    "arcface_loss_grad": _scaled_terms(1, **ARC),
+    "focal_loss": _times(lambda options: 1 + options.get("gamma", 2), reference.focal_loss),
+    "focal_loss_grad": _times(lambda options: 1 + options.get("gamma", 2), reference.focal_loss_grad),
     "binary_cross_entropy_with_logits_grad": naive.binary_cross_entropy_terms,
     "sigmoid_focal_loss_grad": lambda *a, **k: naive.focal_terms(*a, **k)[0],
     "sigmoid_focal_loss_hess": lambda *a, **k: naive.focal_terms(*a, **k)[1],
@@ -228,6 +337,86 @@ def _element_cases() -> list[Case]:
                 )
             )
     return cases
+
+
+def _scale_grad_of(op: Any) -> Callable[..., Any]:
+    return lambda *args, **options: op.scale_grad(*args, **options)[1]
+
+
+def _first_of_vjp(op: Any) -> Callable[..., Any]:
+    def call(*args: Any, out: Any = None, **options: Any) -> Any:
+        return op.vjp(*args, out=None if out is None else (out, None), **options)[0]
+
+    return call
+
+
+def _first(formula: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *args, **options: formula(*args, **options)[0]
+
+
+def _margin_cases() -> list[Case]:
+    cases = []
+    for name, (sample, options) in MARGINS.items():
+        op = getattr(fl, name)
+        calls = {"": op, "_grad": op.grad}
+        if name == "additive_margin_softmax_loss":
+            calls["_scale_grad"] = _scale_grad_of(op)
+        for suffix, call in calls.items():
+            truth = getattr(reference, name + suffix)
+            cases.append(
+                Case(
+                    name + suffix.replace("_", ".", 1), call, truth, naive.in_type(truth), sample,
+                    options, rowwise=suffix == "_grad", terms=TERMS.get(name + suffix), cancels=True,
+                    long=truth,
+                )
+            )
+    shapes = ((5, 7), (3, 1), (2, 33), (2, 3, 4), (1, 300))
+    vjp = reference.cosine_logits_vjp
+    return [
+        *cases,
+        Case(
+            "cosine_logits", fl.cosine_logits, reference.cosine_logits,
+            naive.in_type(reference.cosine_logits), directions, SCALES, shapes=shapes,
+            terms=naive.cosine_terms, cancels=True,
+        ),
+        Case(
+            "cosine_logits.vjp", _first_of_vjp(fl.cosine_logits), _first(vjp), _first(naive.in_type(vjp)),
+            directions_and_vector, SCALES, shapes=shapes, terms=_first(naive.cosine_vjp_terms),
+            cancels=True,
+        ),
+    ]
+
+
+def _soft_target_cases() -> list[Case]:
+    """Cross-entropy of probability targets; and what a temperature changes, of either kind."""
+    ce = fl.cross_entropy
+    sample, soft = with_classes_of_probability, "cross_entropy(probabilities)"
+
+    def slope(*args: Any, **options: Any) -> Any:
+        return ce.temperature_grad(*args, **options)[1]
+
+    def curve(*args: Any, **options: Any) -> Any:
+        return ce.value_grad_hess(*args, **options)[2]
+
+    slopes = (slope, reference.cross_entropy_temperature_grad, naive.cross_entropy_temperature_grad)
+    by_temperature: Options = {"rowwise": False, "terms": naive.temperature_terms, "cancels": True}
+    return [
+        Case(soft, ce, reference.cross_entropy, naive.cross_entropy, sample, SOFT_TARGETS, rowwise=False),
+        Case(
+            f"{soft}.grad", ce.grad, reference.cross_entropy_grad, naive.cross_entropy_grad, sample,
+            SOFT_TARGETS, terms=naive.probability_terms, cancels=True,
+        ),
+        Case(
+            f"{soft}.hvp", ce.hvp, reference.cross_entropy_hvp, naive.cross_entropy_hvp,
+            with_classes_of_probability_and_vector, SOFT_TARGETS, terms=naive.cross_entropy_terms,
+        ),
+        Case(
+            f"{soft}.hess", curve, reference.cross_entropy_hess, naive.cross_entropy_hess, sample,
+            SOFT_TARGETS, long=naive.cross_entropy_hess_of_long_rows,
+        ),
+        Case(f"{soft}.temperature_grad", *slopes, sample, SOFT_TARGETS, **by_temperature),
+        Case("cross_entropy.temperature_grad", *slopes, with_targets, CE, **by_temperature),
+    ]
 
 
 def _from_output(op: Any, method: str) -> Callable[..., Any]:
@@ -324,7 +513,7 @@ def _cases() -> list[Case]:
             "nll_loss.grad", nll.grad, reference.nll_loss_grad, naive.nll_loss_grad, log_probs, NLL
         ),
     ]
-    return cases + _element_cases()
+    return cases + _element_cases() + _margin_cases() + _soft_target_cases()
 
 
 CASES = {case.name: case for case in _cases()}

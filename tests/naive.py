@@ -4,6 +4,7 @@ against. In a wider type they also judge rows too long for the reference's expli
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
@@ -16,12 +17,13 @@ Array = Any
 
 def in_type(formula: Any) -> Any:
     """A formula of the reference, element by element, in the type of its input."""
-    names = {**vars(reference), "_wide": np.asarray}
-    for name in ("_shared", "_scaled", "_logistic", "_focal_parts"):
-        names[name] = FunctionType(vars(reference)[name].__code__, names)
-    copy = FunctionType(formula.__code__, names)
-    copy.__kwdefaults__ = formula.__kwdefaults__
-    return copy
+    names = dict(vars(reference))
+    for name, own in vars(reference).items():
+        if isinstance(own, FunctionType) and own.__module__ == reference.__name__:
+            names[name] = FunctionType(own.__code__, names, name, own.__defaults__)
+            names[name].__kwdefaults__ = own.__kwdefaults__
+    names["_wide"] = np.asarray
+    return names[formula.__name__]
 
 
 # ---- what is subtracted from what: the size of the terms of products with a Jacobian ----------
@@ -66,6 +68,103 @@ def focal_terms(
     first = u**gamma * (slope + gamma * rate * cross)
     second = u**gamma * (p * q + 2 * gamma * rate * slope + gamma * (gamma + 1) * rate * cross * (rate + 1))
     return _total(weight * first, options), _total(weight * second, options)
+
+
+def probability_terms(x: Array, y: Array, **options: Any) -> Array:
+    """Of the gradient of cross-entropy, sum(q) p - q, which cancels where probability targets are met."""
+    x, q, row, shape, axis = _parts(x, y, options)
+    t = options.get("temperature", 1.0)
+    size = (np.abs(q).sum(axis=-1, keepdims=True) * softmax(x, temperature=t) + np.abs(q)) / t
+    return _back(size * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def temperature_terms(x: Array, y: Array, **options: Any) -> Array:
+    """Gaps to the largest logit: those of the targets, and those that are expected."""
+    x, q, row, shape, _ = _parts(x, y, options)
+    t = options.get("temperature", 1.0)
+    gaps, q = x.max(axis=-1, keepdims=True) - x, np.abs(q)
+    size = ((q * gaps).sum(axis=-1) + q.sum(axis=-1) * (softmax(x, temperature=t) * gaps).sum(axis=-1)) / t**2
+    reduction = options.get("reduction", "mean")
+    if reduction == "none":
+        return _of_rows(size, shape)
+    return size.sum() * _share(row, reduction)
+
+
+def _of_classes(
+    z: Array, y: Array, options: dict[str, Any]
+) -> tuple[Any, Callable[..., Any], Callable[..., Any]]:
+    """What `reference._classes` makes of them; what reduces losses of rows, and slopes."""
+    chosen = {"axis": -1, "weight": None, "sample_weight": None, "ignore_index": -100, **options}
+    reduction = chosen.pop("reduction", "mean")
+    rows = reference._classes(z.astype(np.float64), y, **chosen)
+    rest = (*rows[-2:], reduction, z, chosen["axis"])
+    return (
+        rows[:3], lambda size: reference._class_losses(size, *rest),
+        lambda size: reference._class_slopes(size, *rest),
+    )
+
+
+def multiclass_hinge_terms(
+    z: Array, y: Array, *, margin: float = 1.0, squared: bool = False, **options: Any
+) -> tuple[Array, Array]:
+    """Of the value and of the gradient."""
+    (z, z_y, at), losses, slopes = _of_classes(z, y, options)
+    size = np.where(at, 0, np.abs(z - z_y) + abs(margin))
+    gaps = np.maximum(reference._gaps(z, z_y, at, margin), 0)
+    size = np.where(gaps + 1e-6 * size > 0, size, 0)
+    push = 2 * size if squared else (size > 0).astype(size.dtype)
+    value = losses((2 * size * gaps if squared else size).sum(axis=1))
+    return value, slopes(np.abs(reference._pushed(push, at)))
+
+
+def max_hinge_terms(z: Array, y: Array, *, margin: float = 1.0, **options: Any) -> Array:
+    (z, z_y, at), losses, _ = _of_classes(z, y, options)
+    top = np.where(at, -np.inf, z).max(axis=1, keepdims=True)
+    size = np.abs(top - z_y) + abs(margin)
+    return losses(np.where(top - z_y + margin + 1e-6 * size > 0, size, 0)[:, 0])
+
+
+def lse_hinge_terms(z: Array, y: Array, *, margin: float = 0.0, **options: Any) -> Array:
+    (z, z_y, at), losses, _ = _of_classes(z, y, options)
+    if z.shape[1] == 1:
+        return losses(np.zeros(len(z)))
+    others = np.where(at, -np.inf, z)
+    top = others.max(axis=1, keepdims=True)
+    size = np.abs(top - z_y)[:, 0] + abs(margin) + reference._log_sum_exp(others - top, 1)[:, 0]
+    gap = reference._lse_gap(z, z_y, at, margin)
+    return losses(np.where(gap + 1e-6 * size > 0, size, 0))
+
+
+def scaled_terms(
+    z: Array, y: Array, *, scale: float, margin: float, arc: bool = False, **options: Any
+) -> tuple[Array, Array, Array]:
+    """Of value, gradient and derivative by the scale: cosines rounded once are logits off by the scale."""
+    (z, z_y, at), losses, slopes = _of_classes(z, y, options)
+    target, turn = z_y - margin, np.ones_like(z_y)
+    if arc:
+        target, slope = reference._arc(z_y, margin)
+        sine = np.maximum(np.sqrt(np.maximum((1 - z_y) * (1 + z_y), 0)), 1e-6)
+        turn = np.maximum(np.abs(slope), np.where(slope == 1, 1, 1 + np.abs(z_y) * np.sin(margin) / sine))
+    nll, p, _ = reference._others(scale * np.where(at, target, z), at)
+    gaps = np.abs(z - z_y) + abs(margin) + arc
+    off = scale * gaps
+    mean = (p * off).sum(axis=1, keepdims=True)
+    push = scale * p * (1 + off + mean)
+    by_scale = (p * gaps * (1 + off + mean)).sum(axis=1)
+    pushed = np.abs(reference._pushed(push, at)) * np.where(at, turn, 1)
+    return losses((nll + mean)[:, 0]), slopes(pushed), losses(by_scale)
+
+
+def cosine_terms(f: Array, w: Array, *, scale: float = 1.0) -> Array:
+    return reference.cosine_logits(np.abs(f), np.abs(w), scale=scale)
+
+
+def cosine_vjp_terms(f: Array, w: Array, u: Array, *, scale: float = 1.0) -> tuple[Array, Array]:
+    (f, per_length), (w, per_weight) = map(reference._directions, (f, w))
+    f, w, u = np.abs(f), np.abs(w), np.abs(u.astype(np.float64))
+    d_f, d_w = u @ w, u.reshape(-1, len(w)).T @ f.reshape(-1, f.shape[-1])
+    d_f, d_w = (d + a * (a * d).sum(axis=-1, keepdims=True) for d, a in ((d_f, f), (d_w, w)))
+    return scale * d_f * per_length, scale * d_w * per_weight
 
 
 # ---- values and derivatives -------------------------------------------------------------------
@@ -162,13 +261,17 @@ def _parts(x: Array, y: Array, options: dict[str, Any]) -> tuple[Array, ...]:
     axis = options.get("axis", -1)
     x = np.moveaxis(x, axis, -1)
     shape = x.shape
-    x, y = x.reshape(-1, shape[-1]), np.asarray(y).reshape(-1)
+    x, y = x.reshape(-1, shape[-1]), np.asarray(y)
     one = x.dtype.type(1)
-    counted = y != options.get("ignore_index", -100)
     weight, sample_weight = options.get("weight"), options.get("sample_weight")
     w = np.full(shape[-1], one) if weight is None else np.asarray(weight, x.dtype)
-    s = np.full(len(y), one) if sample_weight is None else np.asarray(sample_weight, x.dtype).reshape(-1)
+    s = np.full(len(x), one) if sample_weight is None else np.asarray(sample_weight, x.dtype).reshape(-1)
     eps = x.dtype.type(options.get("label_smoothing", 0.0))
+    if y.dtype.kind not in "iu":  # probabilities
+        q = np.moveaxis(y, axis, -1).reshape(x.shape).astype(x.dtype)
+        return x, ((1 - eps) * q + eps / x.dtype.type(shape[-1])) * w * s[:, None], s, shape, axis
+    y = y.reshape(-1)
+    counted = y != options.get("ignore_index", -100)
     q = np.zeros_like(x)
     q[np.arange(len(y)), np.where(counted, y, 0)] = 1
     row = np.where(counted, s * w[np.where(counted, y, 0)], 0)
@@ -178,12 +281,12 @@ def _parts(x: Array, y: Array, options: dict[str, Any]) -> tuple[Array, ...]:
 
 
 def cross_entropy(x: Array, y: Array, **options: Any) -> Array:
-    x, q, row, _, _ = _parts(x, y, options)
+    x, q, row, shape, _ = _parts(x, y, options)
     log_p = log_softmax(x, temperature=options.get("temperature", 1.0))
     losses = -np.where(q == 0, 0, q * log_p).sum(axis=-1)
     reduction = options.get("reduction", "mean")
     if reduction == "none":
-        return losses.reshape(np.shape(y))
+        return _of_rows(losses, shape)
     with np.errstate(invalid="ignore"):
         return losses.sum() / row.sum() if reduction == "mean" else losses.sum()
 
@@ -191,6 +294,10 @@ def cross_entropy(x: Array, y: Array, **options: Any) -> Array:
 def _share(row: Array, reduction: str) -> Array:
     with np.errstate(divide="ignore"):
         return 1 / row.sum() if reduction == "mean" else row.dtype.type(1)
+
+
+def _of_rows(each: Array, shape: tuple[int, ...]) -> Array:
+    return each.reshape(shape[:-1])
 
 
 def _back(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
@@ -211,6 +318,16 @@ def cross_entropy_hvp(x: Array, y: Array, tangent: Array, **options: Any) -> Arr
     t = x.dtype.type(options.get("temperature", 1.0))
     product = softmax_jvp(x, v, temperature=t) / t * q.sum(axis=-1, keepdims=True)
     return _back(product * _share(row, options.get("reduction", "mean")), shape, axis)
+
+
+def cross_entropy_temperature_grad(x: Array, y: Array, **options: Any) -> Array:
+    """q (x - <p, x>) / T**2 of logits less the largest."""
+    x, q, row, shape, _ = _parts(x, y, options)
+    t = x.dtype.type(options.get("temperature", 1.0))
+    p, d = softmax(x, temperature=t), x - x.max(axis=-1, keepdims=True)
+    slopes = (q * (d - (p * d).sum(axis=-1, keepdims=True))).sum(axis=-1) / (t * t)
+    reduction = options.get("reduction", "mean")
+    return _of_rows(slopes, shape) if reduction == "none" else slopes.sum() * _share(row, reduction)
 
 
 def cross_entropy_hess(x: Array, y: Array, **options: Any) -> Array:

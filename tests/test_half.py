@@ -13,7 +13,7 @@ import ml_dtypes
 import numba
 import numpy as np
 import pytest
-from cases import CASES, ELEMENTS, filled, layouts
+from cases import CASES, ELEMENTS, MARGINS, filled, layouts
 from closeness import assert_close
 from fault import run
 
@@ -327,8 +327,16 @@ def test_special_values(kind: np.dtype[Any]) -> None:
         y = np.arange(7) % columns
         for name in CASES:
             beside: tuple[Any, ...] = ()
-            if name.partition(".")[0] in ELEMENTS:
+            op = name.partition(".")[0]
+            if op in ELEMENTS:
                 beside = (v,)
+            elif op in MARGINS:
+                beside = (y,)
+            elif op == "cosine_logits":
+                w = np.linspace(-2, 2, columns * columns).reshape(columns, columns).astype(kind)
+                beside = (w, v) if name.endswith("vjp") else (w,)
+            elif "probabilities" in name:
+                beside = (abs(v), v) if name.endswith("hvp") else (abs(v),)
             elif "entropy" in name or "nll" in name:
                 beside = (y, v) if name.endswith("hvp") else (y,)
             elif "jvp" in name or "vjp" in name:
