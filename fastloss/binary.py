@@ -145,7 +145,7 @@ def hinge_loss(
     labels : array_like, the shape of `scores`
         y, -1 or 1; other numbers enter the formula as they are. Never broadcast.
     margin : float, default 1.0
-        m; >= 0.
+        m; any finite number.
     sample_weight : array_like, the shape of `scores`, optional
         s, a weight for each element.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -185,7 +185,7 @@ def hinge_loss(
     >>> fl.hinge_loss.grad([2.0, 0.5, -1.0], [1, 1, 1], reduction="sum")
     array([ 0., -1., -1.])
     """
-    return _of_labels(_HINGE, scores, labels, sample_weight, reduction, arrays.nonnegative(margin, "margin"))
+    return _of_labels(_HINGE, scores, labels, sample_weight, reduction, arrays.finite(margin, "margin"))
 
 
 @ElementLoss
@@ -204,7 +204,7 @@ def squared_hinge_loss(
     labels : array_like, the shape of `scores`
         y.
     margin : float, default 1.0
-        m; >= 0.
+        m; any finite number.
     sample_weight : array_like, the shape of the first argument, optional
         As in `hinge_loss`.
     reduction : {"mean", "sum", "none"}, default "mean"
@@ -234,7 +234,7 @@ def squared_hinge_loss(
     >>> fl.squared_hinge_loss([2.0, 0.5, -1.0], [1, 1, 1], reduction="none")
     array([0.  , 0.25, 4.  ])
     """
-    margin = arrays.nonnegative(margin, "margin")
+    margin = arrays.finite(margin, "margin")
     return _of_labels(_SQUARED_HINGE, scores, labels, sample_weight, reduction, margin)
 
 

@@ -183,7 +183,7 @@ class _Hinge(Targets):
     def __init__(
         self, formula: Elementwise | None, scores: ArrayLike, targets: ArrayLike, margin: float, *rest: Any
     ) -> None:
-        self.margin = arrays.nonnegative(margin, "margin")
+        self.margin = arrays.finite(margin, "margin")
         super().__init__(scores, "scores", targets, *rest, lend=False)
         self.formula, self.compute = formula, self.row_dtype
 
@@ -254,15 +254,12 @@ class _Cosines:
         result = arrays.output(self.out, self.shape, self.dtype)
         f, w = self._directions(self.f)[0], self._directions(self.w)[0]
         f *= self.compute.type(self.scale)
-        if result.dtype == self.compute and result.flags.c_contiguous:
-            np.matmul(f, w.T, out=result.reshape(-1, self.shape[-1]))
-        else:
-            each = result.reshape(-1, self.shape[-1])
-            for some in self._pieces(len(f)):
-                each[some] = f[some] @ w.T
-            if not np.shares_memory(each, result):
-                result[...] = each.reshape(self.shape)
-        return result[()] if self.out is None else result
+        each = result.reshape(-1, self.shape[-1])
+        for some in _tiles(len(f)):
+            _product(f[some], w.T, each[some])
+        if not np.shares_memory(each, result):
+            result[...] = each.reshape(self.shape)
+        return result
 
     def vjp(
         self, cotangent: ArrayLike, out: tuple[Array | None, Array | None] | None
@@ -279,9 +276,9 @@ class _Cosines:
         (f, per_f), (w, per_w) = self._directions(self.f), self._directions(self.w)
         u = u.reshape(-1, self.shape[-1])
         along_f, along_w = np.empty_like(f), np.zeros_like(w)
-        for some in self._pieces(len(f)):
-            piece = u[some].astype(self.compute, copy=False)
-            along_f[some] = piece @ w
+        for some in _tiles(len(f)):
+            piece = u[some].astype(self.compute, order="C")
+            _product(piece, w, along_f[some])
             along_w += piece.T @ f[some]
         for result, own, per, along in ((results[0], f, per_f, along_f), (results[1], w, per_w, along_w)):
             along -= own * _dots(own, along).astype(self.compute)
@@ -289,14 +286,9 @@ class _Cosines:
             result[...] = along.reshape(result.shape)
         return results
 
-    def _pieces(self, n: int) -> Iterator[slice]:
-        """Rows of which scratch holds cosines."""
-        step = max(1, (1 << 20) // max(1, self.shape[-1]))
-        return (slice(k, k + step) for k in range(0, n, step))
-
     def _directions(self, vectors: Array) -> tuple[Array, Array]:
         """Rows over their norms, and the reciprocals of these; 0 for both where a row is 0."""
-        rows = vectors.astype(self.compute).reshape(-1, vectors.shape[-1])
+        rows = vectors.astype(self.compute, order="C").reshape(-1, vectors.shape[-1])
         top = np.abs(rows).max(axis=-1, keepdims=True, initial=0.0)
         top[top == 0.0] = 1.0
         rows /= top  # squares then neither over- nor underflow
@@ -306,9 +298,30 @@ class _Cosines:
         return rows, 1.0 / (norms * top)
 
 
+# Rows of one product of matrices. Every product has as many, so that the bits of one do not depend on how
+# many there are: BLAS chooses its ways by the shape.
+TILE = 256
+
+
+def _tiles(n: int) -> Iterator[slice]:
+    return (slice(k, min(k + TILE, n)) for k in range(0, n, TILE))
+
+
+def _product(a: Array, b: Array, out: Array) -> None:
+    """out = a @ b, of at most TILE rows."""
+    if len(a) == TILE and out.dtype == a.dtype and out.flags.c_contiguous:
+        np.matmul(a, b, out=out)
+    else:
+        whole = np.zeros((TILE, a.shape[1]), a.dtype)
+        whole[: len(a)] = a
+        out[...] = (whole @ b)[: len(a)]
+
+
 def _dots(a: Array, b: Array) -> Array:
     """The products of rows, in float64."""
-    dots: Array = np.einsum("ij,ij->i", a, b, dtype=np.float64)[:, np.newaxis]
+    dots = np.empty((len(a), 1))
+    for some in _tiles(len(a)):
+        np.sum(np.multiply(a[some], b[some], dtype=np.float64), axis=1, keepdims=True, out=dots[some])
     return dots
 
 
@@ -340,7 +353,7 @@ def multiclass_hinge_loss(
     targets : array_like of int, the shape of `scores` without `axis`
         y, class indices 0 to V - 1, or `ignore_index`.
     margin : float, default 1.0
-        m; >= 0.
+        m; any finite number.
     squared : bool, default False
         Whether the terms are squared.
     axis : int, default -1
@@ -424,7 +437,7 @@ def max_hinge_loss(
     targets : array_like of int, the shape of `scores` without `axis`
         y.
     margin : float, default 1.0
-        m; >= 0.
+        m; any finite number.
     axis, weight, sample_weight, ignore_index, reduction
         As in `multiclass_hinge_loss`.
 
@@ -486,7 +499,7 @@ def lse_hinge_loss(
     targets : array_like of int, the shape of `scores` without `axis`
         y.
     margin : float, default 0.0
-        m; >= 0.
+        m; any finite number.
     axis, weight, sample_weight, ignore_index, reduction
         As in `multiclass_hinge_loss`.
 
@@ -521,7 +534,7 @@ def lse_hinge_loss(
     """
     return CrossEntropy(
         scores, targets, axis, weight, sample_weight, ignore_index, reduction, name="scores",
-        link=HINGE, option=arrays.nonnegative(margin, "margin"),
+        link=HINGE, option=arrays.finite(margin, "margin"),
     )
 
 
@@ -556,7 +569,7 @@ def additive_margin_softmax_loss(
     scale : float, default 30.0
         s; > 0. Its derivative is that of `scale_grad`.
     margin : float, default 0.35
-        m; >= 0.
+        m; any finite number.
     axis, weight, sample_weight, ignore_index, reduction
         As in `multiclass_hinge_loss`.
 
@@ -589,9 +602,10 @@ def additive_margin_softmax_loss(
     >>> float(fl.additive_margin_softmax_loss(cosines, [0], scale=10.0, margin=0.0).round(4))
     0.0025
     """
-    margin = arrays.nonnegative(margin, "margin")
+    margin = arrays.finite(margin, "margin")
     return CrossEntropy(
-        cosines, targets, axis, weight, sample_weight, ignore_index, reduction, name="cosines", scale=scale,
+        cosines, targets, axis, weight, sample_weight, ignore_index, reduction, name="cosines",
+        scale=arrays.positive(scale, "scale"),
         turn=lambda z: (z - margin, np.ones_like(z)),
     )
 
@@ -664,7 +678,8 @@ def arcface_loss(
     if not 0.0 <= margin <= math.pi:
         raise ValueError(f"margin must be an angle in [0, pi], got {margin!r}")
     return CrossEntropy(
-        cosines, targets, axis, weight, sample_weight, ignore_index, reduction, name="cosines", scale=scale,
+        cosines, targets, axis, weight, sample_weight, ignore_index, reduction, name="cosines",
+        scale=arrays.positive(scale, "scale"),
         turn=lambda z: arc(z, margin),
     )
 
@@ -761,9 +776,9 @@ def cosine_logits(
     Notes
     -----
     The cosine with a zero vector is 0, and its gradient too. A vector with NaN or an infinity in it makes its
-    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`: a row's last bits may depend on
-    how many rows there are. Scratch: copies of `features` and `class_weights` in the type of the arithmetic,
-    and at most 4 MB (float64 8 MB) of cosines.
+    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`, 64 rows at a time. Scratch:
+    copies of `features` and `class_weights` in the type of the arithmetic, of `vjp` two of each, and 64 rows
+    of cosines.
 
     Method: `vjp(features, class_weights, cotangent)`, the gradients with respect to both as a pair; `out` is
     a pair, too.

@@ -336,6 +336,13 @@ def positive(value: float, name: str) -> float:
     return number
 
 
+def finite(value: float, name: str) -> float:
+    number = number_of(value, name)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
 def nonnegative(value: float, name: str) -> float:
     number = number_of(value, name)
     if not (math.isfinite(number) and number >= 0):

@@ -457,13 +457,11 @@ class CrossEntropy(Targets, Curved):
         scale: float | None = None,
     ) -> None:
         """`turn` is what becomes of the scores at the targets: a function to (their new ones, its slope). A
-        `scale`, which is 1/temperature, is given in its place.
+        `scale`, which is 1/temperature and > 0, is given in its place.
         """
         self.smoothing = arrays.fraction(label_smoothing, "label_smoothing")
-        self.scale = None if scale is None else arrays.positive(scale, "scale")
-        self.temperature = (
-            arrays.positive(temperature, "temperature") if self.scale is None else 1.0 / self.scale
-        )
+        self.scale = scale
+        self.temperature = arrays.positive(temperature, "temperature") if scale is None else 1.0 / scale
         super().__init__(
             logits, name, targets, axis, weight, sample_weight, ignore_index, reduction,
             lend=turn is None and link == PLAIN,
