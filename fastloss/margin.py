@@ -276,9 +276,11 @@ class _Cosines:
         (f, per_f), (w, per_w) = self._directions(self.f), self._directions(self.w)
         u = u.reshape(-1, self.shape[-1])
         along_f, along_w = np.empty_like(f), np.zeros_like(w)
-        for some in _tiles(len(f)):
-            piece = u[some].astype(self.compute, order="C")
-            _product(piece, w, along_f[some])
+        step = max(1, PIECE // (TILE * max(1, len(w)))) * TILE
+        for some in _tiles(len(f), step):
+            piece = np.ascontiguousarray(u[some], self.compute)
+            for tile in _tiles(len(piece)):
+                _product(piece[tile], w, along_f[some][tile])
             along_w += piece.T @ f[some]
         for result, own, per, along in ((results[0], f, per_f, along_f), (results[1], w, per_w, along_w)):
             along -= own * _dots(own, along).astype(self.compute)
@@ -300,11 +302,12 @@ class _Cosines:
 
 # Rows of one product of matrices. Every product has as many, so that the bits of one do not depend on how
 # many there are: BLAS chooses its ways by the shape.
-TILE = 256
+TILE = 128
+PIECE = 1 << 22  # cotangents that are brought to the type of the arithmetic at once
 
 
-def _tiles(n: int) -> Iterator[slice]:
-    return (slice(k, min(k + TILE, n)) for k in range(0, n, TILE))
+def _tiles(n: int, step: int = TILE) -> Iterator[slice]:
+    return (slice(k, min(k + step, n)) for k in range(0, n, step))
 
 
 def _product(a: Array, b: Array, out: Array) -> None:
@@ -776,9 +779,9 @@ def cosine_logits(
     Notes
     -----
     The cosine with a zero vector is 0, and its gradient too. A vector with NaN or an infinity in it makes its
-    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`, 64 rows at a time. Scratch:
-    copies of `features` and `class_weights` in the type of the arithmetic, of `vjp` two of each, and 64 rows
-    of cosines.
+    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`, 128 rows at a time. Scratch:
+    copies of `features` and `class_weights` in the type of the arithmetic, of `vjp` three of each, and of
+    cosines 128 rows or 4 million.
 
     Method: `vjp(features, class_weights, cotangent)`, the gradients with respect to both as a pair; `out` is
     a pair, too.
