@@ -255,8 +255,11 @@ class _Cosines:
         f, w = self._directions(self.f)[0], self._directions(self.w)[0]
         f *= self.compute.type(self.scale)
         each = result.reshape(-1, self.shape[-1])
-        for some in _tiles(len(f)):
-            _product(f[some], w.T, each[some])
+        if each.dtype == self.compute and each.flags.c_contiguous:
+            np.matmul(f, w.T, out=each)
+        else:
+            for some in _pieces(len(f), len(w)):
+                each[some] = f[some] @ w.T
         if not np.shares_memory(each, result):
             result[...] = each.reshape(self.shape)
         return result
@@ -276,11 +279,9 @@ class _Cosines:
         (f, per_f), (w, per_w) = self._directions(self.f), self._directions(self.w)
         u = u.reshape(-1, self.shape[-1])
         along_f, along_w = np.empty_like(f), np.zeros_like(w)
-        step = max(1, PIECE // (TILE * max(1, len(w)))) * TILE
-        for some in _tiles(len(f), step):
+        for some in _pieces(len(f), len(w)):
             piece = np.ascontiguousarray(u[some], self.compute)
-            for tile in _tiles(len(piece)):
-                _product(piece[tile], w, along_f[some][tile])
+            np.matmul(piece, w, out=along_f[some])
             along_w += piece.T @ f[some]
         for result, own, per, along in ((results[0], f, per_f, along_f), (results[1], w, per_w, along_w)):
             along -= own * _dots(own, along).astype(self.compute)
@@ -300,31 +301,20 @@ class _Cosines:
         return rows, 1.0 / (norms * top)
 
 
-# Rows of one product of matrices. Every product has as many, so that the bits of a row do not depend on how
-# many there are: BLAS chooses its ways by the shape; and as many as fill the rows that its ways take at once
-# (4, 8, 16, 24, 48), for some threads too, since a row in what is left over has other bits.
-TILE = 192
-PIECE = 1 << 22  # cotangents that are brought to the type of the arithmetic at once
+# Cosines, and their cotangents, that are in the type of the arithmetic at once where theirs is another.
+PIECE = 1 << 24
 
 
-def _tiles(n: int, step: int = TILE) -> Iterator[slice]:
+def _pieces(n: int, size: int) -> Iterator[slice]:
+    """Rows of a `size`, so many that they make a piece."""
+    step = max(1, PIECE // max(1, size))
     return (slice(k, min(k + step, n)) for k in range(0, n, step))
-
-
-def _product(a: Array, b: Array, out: Array) -> None:
-    """out = a @ b, of at most TILE rows."""
-    if len(a) == TILE and out.dtype == a.dtype and out.flags.c_contiguous:
-        np.matmul(a, b, out=out)
-    else:
-        whole = np.zeros((TILE, a.shape[1]), a.dtype)
-        whole[: len(a)] = a
-        out[...] = (whole @ b)[: len(a)]
 
 
 def _dots(a: Array, b: Array) -> Array:
     """The products of rows, in float64."""
     dots = np.empty((len(a), 1))
-    for some in _tiles(len(a)):
+    for some in _pieces(len(a), a.shape[1]):
         np.sum(np.multiply(a[some], b[some], dtype=np.float64), axis=1, keepdims=True, out=dots[some])
     return dots
 
@@ -780,9 +770,9 @@ def cosine_logits(
     Notes
     -----
     The cosine with a zero vector is 0, and its gradient too. A vector with NaN or an infinity in it makes its
-    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`, 192 rows at a time. Scratch:
-    copies of `features` and `class_weights` in the type of the arithmetic, of `vjp` three of each, and of
-    cosines 192 rows or 4 million.
+    cosines NaN. Norms are made in float64, the products by NumPy's `matmul`: the last bits of a row may
+    depend on how many rows there are. Scratch: copies of `features` and `class_weights` in the type of the
+    arithmetic, of `vjp` three of each, and 16 million cosines.
 
     Method: `vjp(features, class_weights, cotangent)`, the gradients with respect to both as a pair; `out` is
     a pair, too.
