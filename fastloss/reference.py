@@ -616,8 +616,7 @@ def _lse_gap(z: Array, z_y: Array, at_target: Array, margin: float) -> Array:
     others = np.where(at_target, -np.inf, z)
     top = others.max(axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
-        e = np.where(others == top, 1, np.exp(others - top))
-        log_s = np.where(np.isinf(top), 0, np.log(e.sum(axis=1, keepdims=True)))
+        log_s = np.where(np.isinf(top), 0, _log_sum_exp(others - top, 1)).astype(z.dtype)
         gap: Array = ((top - z_y) + z.dtype.type(margin) + log_s)[:, 0]
     return gap
 

@@ -94,6 +94,8 @@ OUTPUTS: dict[str, Callable[[Arrays, Any], Any]] = {
     "cross_entropy.grad": lambda a, out: ce.grad(a.x, a.y, out=out),
     "cross_entropy.value_and_grad": lambda a, out: ce.value_and_grad(a.x, a.y, out=out),
     "cross_entropy.hvp": lambda a, out: ce.hvp(a.x, a.y, a.t, out=out),
+    "cross_entropy.grad of probabilities": lambda a, out: ce.grad(a.x, a.t, out=out),
+    "cross_entropy.hvp of probabilities": lambda a, out: ce.hvp(a.x, a.t, a.other, out=out),
     "nll_loss.grad": lambda a, out: nll.grad(a.x, a.y, out=out),
 }
 
@@ -297,8 +299,9 @@ def targets() -> list[Row]:
     floats = {
         "float32": From(lambda a: a.y.astype("f4")),
         "float64": [0.0, 1.0, 2.0],
-        "float64 of the logits' shape": np.full((3, 4), 0.25),
+        "float64 of one more axis": np.full((1, 3, 4), 0.25),
     }
+    probabilities = {"float64 of the logits' shape": np.full((3, 4), 0.25)}
     bools = {"rows": np.ones(3, bool), "of the logits' shape": np.ones((3, 4), bool), "list": [True] * 3}
     columns = {"(3, 1)": numbers(3, 1).astype(int), "(1, 3)": [[0, 1, 2]]}
     others = {str(shape): np.zeros(shape, int) for shape in ((), (2,), (4,), (0,), (1,), (3, 3))}
@@ -330,6 +333,9 @@ def targets() -> list[Row]:
         ignored = {"[2] is -100": [0, 0, -100]}
         shape = r"^targets has shape %s, expected \(3,\)"
         table += each(what, call, floats, TypeError, r"^targets has dtype float.*astype\(np\.int64\)")
+        if loss is nll:
+            match = r"^targets has dtype float64.*astype\(np\.int64\)"
+            table += each(what, call, probabilities, TypeError, match)
         table += each(what, call, bools, TypeError, "^targets has dtype bool.*integer")
         table += each(what, call, one_hot, ValueError, shape + ".*one-hot.*argmax")
         table += each(what, call, columns, ValueError, shape + ".*broadcast.*reshape")
