@@ -649,10 +649,8 @@ def test_binary_focal_loss_is_that_of_two_classes(dtype: type, rng: Rng) -> None
         np.testing.assert_allclose(grad[:, 1], slope, rtol=64 * np.finfo(dtype).eps, atol=1e-37)
 
 
-@pytest.mark.parametrize("name", MARGINS)
+@pytest.mark.parametrize("name", [n for n in MARGINS if n != "arcface_loss"])  # whose target is bent
 def test_gradients_of_shift_invariant_losses_sum_to_zero(name: str, dtype: type, rng: Rng) -> None:
-    if name == "arcface_loss":
-        pytest.skip("its target is bent")
     x, y = sampled(name, rng, (20, 30), dtype)
     grad = getattr(fl, name).grad(x, y, reduction="sum").astype(float)
     np.testing.assert_allclose(
