@@ -432,7 +432,11 @@ def max_hinge_loss(
         y.
     margin : float, default 1.0
         m; any finite number.
-    axis, weight, sample_weight, ignore_index, reduction
+    axis : int, default -1
+    weight : array_like, shape (V,), optional
+    sample_weight : array_like, the shape of `targets`, optional
+    ignore_index : int, default -100
+    reduction : {"mean", "sum", "none"}, default "mean"
         As in `multiclass_hinge_loss`.
 
     Returns
@@ -494,7 +498,11 @@ def lse_hinge_loss(
         y.
     margin : float, default 0.0
         m; any finite number.
-    axis, weight, sample_weight, ignore_index, reduction
+    axis : int, default -1
+    weight : array_like, shape (V,), optional
+    sample_weight : array_like, the shape of `targets`, optional
+    ignore_index : int, default -100
+    reduction : {"mean", "sum", "none"}, default "mean"
         As in `multiclass_hinge_loss`.
 
     Returns
@@ -564,7 +572,11 @@ def additive_margin_softmax_loss(
         s; > 0. Its derivative is that of `scale_grad`.
     margin : float, default 0.35
         m; any finite number.
-    axis, weight, sample_weight, ignore_index, reduction
+    axis : int, default -1
+    weight : array_like, shape (V,), optional
+    sample_weight : array_like, the shape of `targets`, optional
+    ignore_index : int, default -100
+    reduction : {"mean", "sum", "none"}, default "mean"
         As in `multiclass_hinge_loss`.
 
     Returns
@@ -637,7 +649,11 @@ def arcface_loss(
         s; > 0.
     margin : float, default 0.5
         m, in radians; 0 to pi.
-    axis, weight, sample_weight, ignore_index, reduction
+    axis : int, default -1
+    weight : array_like, shape (V,), optional
+    sample_weight : array_like, the shape of `targets`, optional
+    ignore_index : int, default -100
+    reduction : {"mean", "sum", "none"}, default "mean"
         As in `multiclass_hinge_loss`.
 
     Returns
@@ -702,7 +718,11 @@ def focal_loss(
         y.
     gamma : float, default 2.0
         >= 0; with 0 it is `cross_entropy`, to the last bit.
-    axis, weight, sample_weight, ignore_index, reduction
+    axis : int, default -1
+    weight : array_like, shape (V,), optional
+    sample_weight : array_like, the shape of `targets`, optional
+    ignore_index : int, default -100
+    reduction : {"mean", "sum", "none"}, default "mean"
         As in `multiclass_hinge_loss`.
 
     Returns

@@ -31,6 +31,7 @@ RUNTIME = ["num_threads", "set_num_threads", "show_config", "warmup"]
 OPERATIONS = [n for n in fl.__all__ if isinstance(getattr(fl, n), Operation)]
 SECTIONS = ["Parameters", "Returns", "Raises", "Notes", "References", "Examples"]
 PENALTIES = ("l1_penalty", "l2_penalty", "feature_incay_penalty")
+MARGINS = ("multiclass_hinge_loss", "max_hinge_loss", "lse_hinge_loss", "arcface_loss", "focal_loss")
 METHODS = {
     "softmax": ["jvp", "vjp", "jvp_from_output", "vjp_from_output", "jacobian"],
     "log_softmax": ["jvp", "vjp", "jvp_from_output", "vjp_from_output", "jacobian"],
@@ -38,10 +39,12 @@ METHODS = {
     "softplus": ["jvp", "vjp"],
     "sigmoid": ["jvp", "vjp"],
     "log_sigmoid": ["jvp", "vjp"],
-    "cross_entropy": ["value_and_grad", "grad", "hvp", "value_grad_hess"],
+    "cross_entropy": ["value_and_grad", "grad", "hvp", "value_grad_hess", "temperature_grad"],
     "nll_loss": ["value_and_grad", "grad"],
     **{name: ["value_and_grad", "grad", "value_grad_hess"] for name in ELEMENTS},
-    **{name: ["value_and_grad", "grad"] for name in PENALTIES},
+    **{name: ["value_and_grad", "grad"] for name in (*PENALTIES, *MARGINS)},
+    "additive_margin_softmax_loss": ["value_and_grad", "grad", "scale_grad"],
+    "cosine_logits": ["vjp"],
 }
 
 
@@ -142,7 +145,7 @@ def test_methods_are_exactly_those_of_the_contract(name: str) -> None:
         signature = inspect.signature(getattr(op, method))
         mine = signature.parameters
         assert all(mine[p.name] == p for p in options if p.name != "out"), method
-        assert ("out" in mine) == (method != "jacobian")
+        assert ("out" in mine) == (method not in ("jacobian", "temperature_grad", "scale_grad"))
         assert getattr(op, method).__qualname__ == f"{name}.{method}"
         text = pydoc.plain(pydoc.render_doc(getattr(op, method)))
         assert f"{method}({next(iter(mine))}" in text
