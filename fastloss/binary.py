@@ -59,17 +59,16 @@ def logistic_formula(z: Any, y: Any, _a: Any, _b: Any) -> Any:
 
 @inline
 def binary_cross_entropy_formula(z: Any, y: Any, a: Any, _b: Any) -> Any:
-    """(1 - y) softplus(z) + a y softplus(-z); a term of weight 0 is not formed."""
+    """(1 - y) softplus(z) + a y softplus(-z); an infinite term of weight 0 is not formed."""
     one, zero = cast(1.0, z), cast(0.0, z)
     e = exp_nonpositive(-abs(z))
     r = one / (one + e)
-    log_s = log1p_unit(e)
     negative, positive = one - y, a * y
-    above, below = (z if z > 0 else zero) + log_s, (-z if z < 0 else zero) + log_s
+    left = negative * (z if z > 0 and negative != 0 else zero)
+    right = positive * (-z if z < 0 and positive != 0 else zero)
+    both = negative + positive
     p, q = (r if z > 0 else e * r), (e * r if z > 0 else r)
-    left = negative * above if negative != 0 else flat(z)
-    right = positive * below if positive != 0 else flat(z)
-    return left + right, negative * p - positive * q, (negative + positive) * (e * r * r)
+    return (left + right) + both * log1p_unit(e), negative * p - positive * q, both * (e * r * r)
 
 
 @inline
