@@ -395,8 +395,8 @@ def class_indices(targets: ArrayLike, shape: tuple[int, ...], axis: int, of: str
             given = given.astype(np.int64)  # an empty list has no type of its own
         elif given.dtype.kind == "f":
             raise TypeError(
-                f"targets has dtype {given.dtype} and shape {given.shape}; class indices are integers, use "
-                f"targets.astype(np.int64), and class probabilities have the shape of {of}, {shape}"
+                f"targets has dtype {given.dtype}; class indices are integers, use targets.astype(np.int64) "
+                f"(class probabilities, where they are taken, have the shape of {of}, {shape})"
             )
         else:
             raise TypeError(

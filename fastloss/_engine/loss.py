@@ -206,6 +206,10 @@ class Map(Operation[P, R]):
 class ProductMap(Operation[P, R]):
     """An operation of two arrays, with gradients with respect to both."""
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(all="ignore"):  # infinities and NaN are answers here
+            return super().__call__(*args, **kwargs)
+
     def __init__(self, door: Callable[P, BoundProductMap[R]]) -> None:
         super().__init__(door)
         self.vjp: Method[tuple[Array, Array]] = Method(
