@@ -12,7 +12,7 @@ from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
-from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
+from fastloss._engine.elementary import exp_nonpositive, log1p, log_pair, power, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.targets import Targets
@@ -22,6 +22,7 @@ from fastloss._engine.vector import (
     cast,
     chosen,
     fence,
+    fma,
     fold,
     itemsize,
     lanes,
@@ -30,6 +31,10 @@ from fastloss._engine.vector import (
     view,
     wide,
 )
+
+# What becomes of nll = -log p_t: nothing; nll (1 - p_t)**option; or, the target's own column being left out
+# of p's denominator, max(nll + option, 0).
+PLAIN, FOCAL, HINGE = 0, 1, 2
 
 
 # ---- formula --------------------------------------------------------------------------------
@@ -63,13 +68,20 @@ def rest_of(m: Any, r: float, x_t: Any, inv: Any) -> Any:
 
 
 @inline
-def focal_slope(nll: float, rest: float, p: float, gamma: float) -> float:
-    """The derivative of rest**gamma nll by nll, with rest = 1 - exp(-nll)."""
-    if gamma == 0.0:
-        return 1.0
-    share = p * nll / rest if p > 0.0 and rest > 0.0 else p  # nll / rest is 1 where both vanish
-    slope: float = rest**gamma * (1.0 + gamma * share)
-    return slope
+def linked(m: Any, r: float, x_t: Any, inv: Any, w_t: float, link: int, option: float) -> Any:
+    """(what becomes of w_t nll, its derivative by that) for nll = (m - x_t)/T + log(1 + r)."""
+    nll = row_loss(np.float64(m), r, 0.0, 0.0, np.float64(x_t), np.float64(inv), 1.0, 0.0, 1)
+    if link == FOCAL:
+        rest, p = rest_of(m, r, x_t, inv)
+        hi, lo = log_pair(rest)
+        much = power(option, hi, lo) if option != 0.0 else 1.0
+        share = p * nll / rest if p > 0.0 and rest > 0.0 else p  # nll / rest is 1 where both vanish
+        slope = much * (1.0 + option * share) if option != 0.0 else 1.0
+        return w_t * nll * much, slope
+    # HINGE; r says nothing where m is infinite
+    above = np.float64(m) - np.float64(x_t) if m == np.inf else nll + option
+    slope = 0.0 if above <= 0.0 else (1.0 if above > 0.0 else above)
+    return w_t * (0.0 if above <= 0.0 else above), slope
 
 
 @inline
@@ -121,9 +133,6 @@ def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
 
 
 # ---- kernel ---------------------------------------------------------------------------------
-# What becomes of -log p_t: nothing; times (1 - p_t)**option; or, the target's own column left out of p's
-# denominator, what is above -option of it, counted from there.
-PLAIN, FOCAL, HINGE = 0, 1, 2
 # A smoothing that no float32 tells from 0, and of which float64 holds the quotients.
 LEAST = 1e-250
 
@@ -186,17 +195,8 @@ def cross_entropy_rows(
                 parts, slot * count, count, leaves.LOGITS, companion, inv
             )
             value = row_loss(m, r, u, mass, x_t[0], np.float64(inv), w_t, smoothing, columns)
-            if link == FOCAL:
-                nll = row_loss(m, r, u, mass, x_t[0], np.float64(inv), 1.0, 0.0, columns)
-                rest, p = rest_of(cast(m, inv), r, x_t[0], inv)
-                slope = focal_slope(nll, rest, p, option)
-                value *= rest**option
-            elif link == HINGE:
-                above = row_loss(m, r, u, mass, x_t[0], np.float64(inv), 1.0, 0.0, columns) + option
-                if m == np.inf:  # r says nothing there
-                    above = m - np.float64(x_t[0])
-                slope = 0.0 if above <= 0.0 else (1.0 if above > 0.0 else above)
-                value = w_t * (0.0 if above <= 0.0 else above)
+            if link != PLAIN:
+                value, slope = linked(cast(m, inv), r, x_t[0], inv, w_t, link, option)
             if k0 == 0:
                 loss[0] = value
                 if wanted == RATE:
@@ -272,7 +272,7 @@ def cross_entropy_rows(
 
 
 # What it keeps of each row of a batch; by compute type what comes from arrays of it, else float64.
-INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT = (across.OWN + k for k in range(7))
+INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT, SLOPE = (across.OWN + k for k in range(8))
 
 
 @leaf
@@ -299,18 +299,68 @@ def losses_across(
 
 
 @leaf
+def replaced_across(
+    at: int, step: int, columns: int, count: int, size: int, y: Array, x_t: Array, tile: int, link: int,
+    like: Any,
+) -> None:
+    """A tile of its own, with x_t at the targets; or with nothing there, x_t being what was."""
+    b = itemsize(like)
+    for j in range(columns if at != tile else 0):
+        for k in range(0, size, LANES):
+            store(view(at + j * step + k * b, LANES, like), view(tile + (j * size + k) * b, LANES, like))
+    for k in range(count):
+        if y[k] >= 0:
+            there = view(tile + (int(y[k]) * size + k) * b, 1, like)
+            if link == HINGE:
+                x_t[k], there[0] = there[0], cast(-np.inf, like)
+            else:
+                there[0] = x_t[k]
+
+
+@leaf
+def linked_across(
+    m: Array, r: Array, y: Array, x_t: Array, w_t: Array, loss: Array, slope: Array, inv: Any, link: int,
+    option: float,
+) -> None:
+    """`linked` of LANES rows, 0 where y is negative."""
+    wide()
+    for k in range(LANES):
+        value, own = linked(m[k], r[k], x_t[k], inv, w_t[k], link, option)
+        loss[k] = 0.0 if y[k] < 0 else value
+        slope[k] = own
+
+
+@leaf
+def own_across(
+    at: int, step: int, columns: int, e: int, e_step: int, m: Array, sums: int, like: Any
+) -> None:
+    """`leaves.own_sum` of LANES rows, the first of `sums`."""
+    wide()
+    row = LANES * 8
+    for j in range(columns):
+        q, v = view(at + j * step, LANES, like), view(e + j * e_step, LANES, like)
+        to, total = view(sums + j % LANES * row, LANES, 0.0), lanes(0.0)
+        if j >= LANES:
+            store(to, total)
+        for k in range(LANES):
+            away = 0.0 if q[k] == -np.inf else np.float64(q[k]) - np.float64(m[k])
+            total[k] = fma(np.float64(v[k]), away, total[k])
+        store(total, to)
+    across.fold_across(sums, min(columns, LANES), 0.0)
+
+
+@leaf
 def slopes_across(
     m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, exact: Array,
-    mass: float, denominator: float, inv: Any, columns: int,
+    mass: float, denominator: float, inv: Any, columns: int, link: int,
 ) -> None:
     wide()
     for k in range(LANES):
         w = w_t[k] / denominator
         rate = share[k] * np.float64(inv)
         pull[k] = np.float64(cast(rate * pull_of(w, 0.0, mass / denominator, columns), inv))
-        exact[k] = rate * target_slope(
-            m[k], r[k], mass / denominator, x_t[k], inv, w, 0.0, columns
-        )[0]
+        slope = target_slope(m[k], r[k], mass / denominator, x_t[k], inv, w, 0.0, columns)[0]
+        exact[k] = rate * (-w if link == HINGE else slope)
 
 
 @leaf
@@ -348,11 +398,11 @@ def cross_entropy_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
     work: int, stride: int, rate: float, maxima: Array, parts: Array,
     x: int, xg_at: int, targets: int, yg_at: int, weight: Array, mass: float, sample_weight: Array,
-    losses: Array, sums: int,
+    held: Array, turned: Array, link: int, option: float, losses: Array, sums: int, rates: Array,
     wanted: int, denominator: float, out: int, og_at: int, streamed: int,
 ) -> None:
     """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
-    time. With `sums`, of the losses that of each batch.
+    time; of short rows with all else. With `sums`, of the losses that of each batch.
 
     Targets are read once, and what is no class is an ignored row: they may be the caller's own.
     """
@@ -364,7 +414,7 @@ def cross_entropy_across(
     y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
     w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
     loss, exact = across.whole(mine, LOSS, size, 0.0), across.whole(mine, EXACT, size, 0.0)
-    none = cast(-1.0, inv)
+    none, altered = cast(-1.0, inv), held.size != 0 or link == HINGE
     for k in range(size):
         w_t[k] = share[k] = 1.0
     for task in blocks.share(w, workers, first, last):
@@ -378,31 +428,62 @@ def cross_entropy_across(
             for k in range(count):
                 there = row + k * across.neighbour(xg)
                 x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
-        at, step = across.walk(
-            row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
-        )
+        if altered:
+            tile, e = across.tile_of(mine, columns, size, inv)
+            at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
+            for k in range(count if held.size else 0):
+                x_t[k] = held[i + k]
+            replaced_across(at, step, columns, count, size, y, x_t, tile, link, inv)
+            at, step = tile, size * b
+            across.walk_short(at, step, columns, size, mine, e, inv)
+        else:
+            at, step = across.walk(
+                row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+            )
         for k in range(count if weight.size else 0):
             w_t[k] = weight[max(int(y[k]), 0)]
         for k in range(count if sample_weight.size else 0):
             share[k] = sample_weight[i + k]
         for k in range(0, size, LANES):
             m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
-            if short:
+            if short and not altered:
                 pick_across(at + k * b, step, columns, part(y, k), part(x_t, k))
             losses_across(
                 m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
             )
-            if wanted:
+            if link != PLAIN:
+                slope = across.slot(mine, SLOPE, size, k, 0.0)
+                linked_across(
+                    m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), slope, inv, link, option
+                )
+                for q in range(k, min(k + LANES, count) if wanted == GRAD else k):
+                    share[q] = slope[q - k] * (sample_weight[i + q] if sample_weight.size else 1.0)
+                    if slope[q - k] == 0.0:
+                        y[q] = none
+            if wanted == GRAD:
                 slopes_across(
                     m, r, part(x_t, k), part(w_t, k), part(share, k),
                     across.slot(mine, PULL, size, k, 0.0), part(exact, k), mass, denominator, inv, columns,
+                    link,
                 )
+                for q in range(k, min(k + LANES, count) if turned.size else k):
+                    exact[q] *= turned[i + q]
+            if wanted == RATE:
+                tile, e = across.tile_of(mine, columns, size, inv)
+                own_across(at + k * b, step, columns, e + k * b, size * b, m, across.sums_of(mine, size), inv)
+                own = view(across.sums_of(mine, size), LANES, 0.0)
+                for q in range(k, min(k + LANES, count)):
+                    rate_q = rate_of(
+                        own[q - k], np.float64(m[q - k]), r[q - k], 0.0, mass, np.float64(x_t[q]), w_t[q],
+                        0.0, columns,
+                    )
+                    rates[i + q] = 0.0 if y[q] < 0 else rate_q
         if sums:
             losses[task] = sum_across(loss)
         else:
             for k in range(count):
                 losses[i + k] = loss[k]
-        if not wanted:
+        if wanted != GRAD:
             continue
         if denominator == 0.0:
             for k in range(size):
@@ -523,23 +604,28 @@ class CrossEntropy(Targets, Curved):
         each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
         streamed = 0 if out is None or result is None else blocks.streamed(result, x)
         divisor = self.divisor() if wanted else 1.0
-        if plain and not smooth and wanted in (NOTHING, GRAD):
-            plan = across.plan_of(xl, lies if wanted else None, inv, dtype)
+        apart_of = self._turned(x)
+        if (
+            not smooth and wanted in (NOTHING, GRAD, RATE)
+            and (self.classes <= across.SHORT or (plain and wanted != RATE))
+        ):
+            plan = across.plan_of(xl, lies if wanted == GRAD else None, inv, dtype)
             if plan is not None:
                 y_at, yl = self.lendable(result, dtype)
+                self.rates = np.empty(xl.rows if wanted == RATE else 0)
                 sums = self.lent and plan.one_run and self.reduction != "none"
                 losses = np.empty(plan.batches if sums else xl.rows)
                 plan.run(
                     cross_entropy_across,
                     x_at, xl.geometry, y_at, yl.geometry, none if weight is None else weight, mass, each,
-                    losses, int(sums), wanted, divisor, to, lies.geometry, streamed,
+                    *apart_of, self.link, self.option, losses, int(sums), self.rates,
+                    wanted, divisor, to, lies.geometry, streamed,
                 )
                 return float(losses.sum()) if sums else losses
         own = self._own_rows(wanted == RATE)
-        held, turned = self._turned(x)
         args = (
             x_at, arrays.address(own), xl.rows, xl.geometry, none if weight is None else weight, mass, each,
-            self.smoothing, self.temperature, held, turned, self.link, self.option,
+            self.smoothing, self.temperature, *apart_of, self.link, self.option,
             wanted, divisor, t_at, tl.geometry, companion,
             to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
