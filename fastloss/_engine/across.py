@@ -585,12 +585,12 @@ LONGEST = launch.LAUNCH // LANES
 
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
-    are not short a number for each block and STATE for each segment of their rows. For `products`, of short
-    rows, another tile and LANES rows of float64.
+    are not short a number for each block and STATE for each segment of their rows. For `products` of short
+    rows so many tiles more, and LANES rows of float64.
     """
 
     def __init__(
-        self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: bool = False
+        self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0
     ) -> None:
         self._type = dtype.char
         self.one_run = n == inner
@@ -606,7 +606,7 @@ class Plan:
         tiles = 1 + short + products
         numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
         room = (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize
-        room += columns * LANES * 8 if products else 0
+        room += columns * LANES * 8 * products
         self._scratch = Scratch(self._workers, room)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
         maxima = np.empty((self._workers, blocks_, size), dtype)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, leaves, rows, twofold
+from fastloss._engine import across, arrays, blocks, few, leaves, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
@@ -604,6 +604,12 @@ class CrossEntropy(Targets, Curved):
         each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
         streamed = 0 if out is None or result is None else blocks.streamed(result, x)
         divisor = self.divisor() if wanted else 1.0
+        if plain and (smooth or wanted == HVP) and self.classes <= across.SHORT:
+            losses, self.rates = few.run(
+                dtype, self.temperature, self.smoothing, self.weight, self.sample_weight, x, self.axis,
+                self.targets, wanted, divisor, streamed, t, result, hess,
+            )
+            return losses
         apart_of = self._turned(x)
         if (
             not smooth and wanted in (NOTHING, GRAD, RATE)

@@ -29,6 +29,7 @@ from fastloss._engine.vector import (
     fold,
     itemsize,
     lanes,
+    multiplied,
     outlined,
     raised_to_size,
     store,
@@ -62,11 +63,13 @@ def masses_across(at: int, step: int, n: int, holds: int, m: Array, rate: float,
 
 
 @leaf
-def peaks_across(at: int, step: int, t_at: int, t_step: int, n: int, m: Array, c: Array, peak: Array) -> None:
-    """c = t at the first maximum of each row, `peak` its column."""
+def peaks_across(
+    at: int, step: int, t_at: int, t_step: int, n: int, m: Array, like: Any, c: Array, peak: Array
+) -> None:
+    """c = t, of the type of `like`, at the first maximum of each row, `peak` its column."""
     wide()
     for j in range(n - 1, -1, -1):  # the first has the last word
-        q, t = view(at + j * step, LANES, m[0]), view(t_at + j * t_step, LANES, m[0])
+        q, t = view(at + j * step, LANES, m[0]), view(t_at + j * t_step, LANES, like)
         for k in range(LANES):
             c[k] = np.float64(t[k]) if q[k] == m[k] else c[k]
             peak[k] = np.float64(j) if q[k] == m[k] else peak[k]
@@ -125,9 +128,11 @@ def totals_across(
 @leaf
 def forward_across(
     e: int, t_at: int, t_step: int, n: int, c: Array, s: Array, dot: Array, squares: Array, holds: int,
-    a: float, g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
+    a: float, g: float, rates: Array, o: int, o_step: int, like: Any, doubts: Array,
 ) -> Any:
-    """FORWARD for LANES rows; doubts[k] = 1 where row k is to be made again; whether any is."""
+    """FORWARD for LANES rows, rates[k] for 1/T; doubts[k] = 1 where row k is to be made again, which is
+    whether any is.
+    """
     wide()
     scale, mid, top, own, weight = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for k in range(LANES):
@@ -145,8 +150,7 @@ def forward_across(
         raised_to_size(each, top, top)
         raised_to_size(size, own, own)
         raised_to_size(w, weight, weight)
-        for k in range(LANES):
-            each[k] *= rate
+        multiplied(each, rates, each)
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
         size_of = own[k] + weight[k] * twofold.wrong(own[k], squares[k], scale[k], mid[k], like)
@@ -157,10 +161,10 @@ def forward_across(
 @leaf
 def reverse_across(
     e: int, t_at: int, t_step: int, n: int, c: Array, peak: Array, most: Array, rest: Array, others: Array,
-    holds: int, g: float, rate: float, o: int, o_step: int, like: Any, doubts: Array,
+    holds: int, g: float, rates: Array, o: int, o_step: int, like: Any, t_like: Any, doubts: Array,
 ) -> Any:
     """REVERSE for LANES rows, likewise. Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits
-    there alone.
+    there alone. t is of the type of `t_like`.
     """
     wide()
     scale, total, top, own = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
@@ -171,7 +175,7 @@ def reverse_across(
         left[k] = g * (c[k] * (rest[k] * scale[k] if scale[k] != 0.0 else 1.0))
         right[k] = g * (others[k] * (most[k] * scale[k]))
     for j in range(n):
-        p, t = view(e + j * COLUMN, LANES, 0.0), view(t_at + j * t_step, LANES, like)
+        p, t = view(e + j * COLUMN, LANES, 0.0), view(t_at + j * t_step, LANES, t_like)
         pull, push, size, each = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
         for k in range(LANES):
             pull[k] = g * (p[k] * scale[k] * total[k])
@@ -183,8 +187,7 @@ def reverse_across(
             size[k] = abs(push[k]) + abs(pull[k])
         raised_to_size(each, top, top)
         raised_to_size(size, own, own)
-        for k in range(LANES):
-            each[k] *= rate
+        multiplied(each, rates, each)
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
         doubts[k] = 1.0 if twofold.in_doubt(top[k], own[k], like) else 0.0
@@ -256,18 +259,21 @@ def make(
     tile = t_tile + across.tile_bytes(columns, size, inv)
     e = tile + across.tile_bytes(columns, size, inv)
     rate = 1.0 / temperature if b == 4 else np.float64(inv)
+    rates = lanes(0.0)
+    for k in range(LANES):
+        rates[k] = rate
     for i in range(0, size, LANES):
         m, means = slot(work, across.M, size, i, inv), slot(work, MEANS, size, i, 0.0)
         x, t, o = at + i * b, t_at + i * b, tile + i * b
         c, peak, doubts = lanes(0.0), lanes(0.0), lanes(0.0)
         s, dot, more = lanes(0.0), lanes(0.0), lanes(0.0)
         largest_across(x, step, columns, m)
-        peaks_across(x, step, t, t_step, columns, m, c, peak)
+        peaks_across(x, step, t, t_step, columns, m, inv, c, peak)
         masses_across(x, step, columns, holds, m, rate, e)
         if mode == rows.REVERSE:
             totals_across(e, t, t_step, columns, peak, inv, more, s, dot)
             some = reverse_across(
-                e, t, t_step, columns, c, peak, more, s, dot, holds, g, rate, o, size * b, inv, doubts
+                e, t, t_step, columns, c, peak, more, s, dot, holds, g, rates, o, size * b, inv, inv, doubts
             )
         else:
             dots_across(e, t, t_step, columns, c, inv, s, dot, more)
@@ -275,7 +281,7 @@ def make(
                 some = means_across(c, s, dot, more, means, inv, doubts)
             else:
                 some = forward_across(
-                    e, t, t_step, columns, c, s, dot, more, holds, a, g, rate, o, size * b, inv, doubts
+                    e, t, t_step, columns, c, s, dot, more, holds, a, g, rates, o, size * b, inv, doubts
                 )
         for k in range(min(LANES, count - i) if some else 0):
             if doubts[k]:
@@ -311,10 +317,10 @@ def make_again(
 
 # ---- the plan of a call ---------------------------------------------------------------------
 def plan_of(
-    layouts: list[Layout], rate: float, dtype: np.dtype[Any]
+    layouts: list[Layout], rate: float, dtype: np.dtype[Any], tiles: int = 1
 ) -> tuple[across.Plan | None, int]:
     """(a plan for rows so short, 1 where they lie apart); `layouts` of the logits, of what is beside them, of
-    the results.
+    the results. `tiles` is what a batch takes beside two.
     """
     x, inner = layouts[0], min(each.run for each in layouts)
     if not 0 < x.columns <= SHORT:
@@ -322,7 +328,7 @@ def plan_of(
     apart = inner < LANES and inner < x.rows
     if apart:
         inner = x.rows
-    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype, products=True)
+    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype, tiles)
     if not launch.is_small(x.rows * x.columns, x.rows):
         return make(), int(apart)
-    return rows.kept_plan((x.rows, x.columns, inner, rate, dtype.char, "products"), make), int(apart)
+    return rows.kept_plan((x.rows, x.columns, inner, rate, dtype.char, tiles, "products"), make), int(apart)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, leaves, rows
+from fastloss._engine import across, arrays, blocks, few, leaves, rows
 from fastloss._engine.arrays import Array
 from fastloss._engine.curved import GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
 from fastloss._engine.elementary import log1p
@@ -194,6 +194,13 @@ class SoftCrossEntropy(Curved):
             if user is not None and written is not None:
                 x, q = arrays.apart(x, written), arrays.apart(q, written)
                 t = t if t is None else arrays.apart(t, written)
+        streamed = 0 if out is None or result is None else blocks.streamed(result, x)
+        if self.classes <= across.SHORT:
+            losses, self.rates = few.run(
+                dtype, self.temperature, self.smoothing, self.weight, self.sample_weight, x, self.axis, q,
+                wanted, self.divisor(), streamed, t, result, hess,
+            )
+            return losses
         places = [(arrays.address(x), arrays.rows_of(x, axes, dtype))]
         for other in (q, t, result, hess):  # what is absent is not looked at: x does for it
             places.append(
@@ -211,7 +218,7 @@ class SoftCrossEntropy(Curved):
             soft_cross_entropy_rows,
             x_at, xl.geometry, q_at, ql.geometry, self._blend(), each, self.temperature, losses, self.rates,
             wanted, self.divisor(), t_at, tl.geometry, to, lies.geometry, to_hess, hess_lies.geometry,
-            0 if out is None or result is None else blocks.streamed(result, x),
+            streamed,
         )
         return losses
 
