@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastloss._engine.arrays import Array, Axis
-from fastloss._engine.elementary import log, log_ratio
+from fastloss._engine.elementary import log, log_positive, log_ratio
 from fastloss._engine.jit import inline
 from fastloss._engine.loss import BoundValue, Operation, Result
 from fastloss._engine.pairs import js_term
@@ -34,26 +34,27 @@ def information_formula(p: Any, _q: Any) -> Any:
 @inline
 def entropy_formula(p: Any, _q: Any) -> Any:
     """-p log p."""
-    zero = cast(0.0, p)
-    return -(p * log(p)) if p > zero else (zero if p == zero else cast(np.nan, p))
+    return -(p * log_positive(p)) if p >= cast(0.0, p) else cast(np.nan, p)
 
 
 @inline
 def cross_formula(p: Any, q: Any) -> Any:
     """-p log q."""
-    zero = cast(0.0, p)
-    return -(p * log(q)) if p > zero else (zero if (p == zero) & (q >= zero) else cast(np.nan, p))
+    zero, inf = cast(0.0, p), cast(np.inf, p)
+    t = -(p * log_positive(q))
+    t = -inf if q == inf else t
+    t = inf if (q == zero) & (p > zero) else t
+    return t if (p >= zero) & (q >= zero) else cast(np.nan, p)
 
 
 @inline
 def kl_formula(p: Any, q: Any) -> Any:
-    """p log(p/q)."""
+    """p log(p/q); what `log_ratio` makes of p = 0 and p = inf is right here."""
     zero, inf = cast(0.0, p), cast(np.inf, p)
     t = p * log_ratio(p, q)
-    odd = inf if p > q else (-inf if p < q else cast(np.nan, p))
-    odd = zero if p == zero else odd
-    odd = odd if (p >= zero) & (q >= zero) else cast(np.nan, p)
-    return t if (p > zero) & (q > zero) & (p < inf) & (q < inf) else odd
+    t = -inf if q == inf else t
+    t = inf if (q == zero) & (p > zero) else t
+    return t if (p >= zero) & (q >= zero) else cast(np.nan, p)
 
 
 @inline

@@ -1,6 +1,6 @@
 """Drivers for formulas of two numbers summed over rows: from a formula to a kernel over any arrays.
 
-`Terms` binds a formula into a kernel of one block, whatever the shape. The kernels of arrays, `reduce_rows`
+`Terms` binds a formula into a kernel of one block, whatever the shape. The kernels of arrays, `reduce_terms`
 and `map_terms`, are one each for all formulas: they call theirs by its address. Terms are made of up to
 BLOCK numbers at once, those of several short rows together; then each row's are added in float64, element
 j of the row in lane j mod LANES. So a row's bits depend on its own numbers and its length alone.
@@ -95,7 +95,7 @@ def make(
 
 
 @kernel
-def reduce_rows(
+def reduce_terms(
     w: int, workers: int, first: int, last: int, rows: int, columns: int, group: int, work: int, stride: int,
     formula: int, zero: Any, sums: Array, x: int, xg_at: int, xc: int, y: int, yg_at: int, yc: int,
 ) -> None:
@@ -214,7 +214,7 @@ class BoundRowSums:
             p, x = self._place(self.p)
             q, y = (p, [0, *x[1:]]) if self.q is None else self._place(self.q)
             launch.run(
-                reduce_rows, workers, self.dtype.char, tasks, min(columns, SEGMENT) * group,
+                reduce_terms, workers, self.dtype.char, tasks, min(columns, SEGMENT) * group,
                 (rows, columns, group, scratch.address, scratch.stride, self.terms.address(zero), zero, sums,
                  *x, *y),
             )
