@@ -10,17 +10,20 @@ from numpy.typing import ArrayLike
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.elementary import log, log_positive, log_ratio
 from fastloss._engine.jit import inline
-from fastloss._engine.loss import BoundValue, Operation, Result
-from fastloss._engine.pairs import js_term
+from fastloss._engine.loss import BoundDivergence, BoundValue, Divergence, Entropy, Operation, Result
+from fastloss._engine.pairs import JS, KL, BoundLogits, js_term
 from fastloss._engine.rowsums import BoundRowSums, BoundTerms, Terms
 from fastloss._engine.vector import cast
 
 __all__ = [
     "distribution_cross_entropy",
     "entropy",
+    "entropy_from_logits",
     "information_content",
     "js_divergence",
+    "js_divergence_from_logits",
     "kl_divergence",
+    "kl_divergence_from_logits",
 ]
 
 
@@ -102,3 +105,26 @@ def js_divergence(
     p: ArrayLike, q: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
 ) -> BoundValue[Result]:
     return BoundRowSums(_JS, p, q, axis, base, reduction)
+
+
+@Entropy
+def entropy_from_logits(
+    x: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> BoundDivergence[Result]:
+    return BoundLogits(KL, x, None, ("x",), axis, 1.0, base, reduction)
+
+
+@Divergence
+def kl_divergence_from_logits(
+    p_logits: ArrayLike, q_logits: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0,
+    base: float | None = None, reduction: str = "none",
+) -> BoundDivergence[Result]:
+    return BoundLogits(KL, p_logits, q_logits, ("p_logits", "q_logits"), axis, temperature, base, reduction)
+
+
+@Divergence
+def js_divergence_from_logits(
+    p_logits: ArrayLike, q_logits: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0,
+    base: float | None = None, reduction: str = "none",
+) -> BoundDivergence[Result]:
+    return BoundLogits(JS, p_logits, q_logits, ("p_logits", "q_logits"), axis, temperature, base, reduction)

@@ -43,6 +43,10 @@ class BoundMap(BoundValue[R_co], Protocol):
     def vjp(self, cotangent: Any, out: Array | None) -> Array: ...
 
 
+class BoundDivergence(BoundValue[R_co], Protocol):
+    def vjp(self, cotangent: Any, out: Any) -> Any: ...
+
+
 class BoundRowMap(BoundMap[R_co], Protocol):
     def jvp_from_output(self, tangent: Any, out: Array | None) -> Array: ...
     def vjp_from_output(self, cotangent: Any, out: Array | None) -> Array: ...
@@ -189,6 +193,43 @@ class Map(Operation[P, R]):
             """,
             lambda bound, cotangent, out: bound.vjp(cotangent, out),
             vector=(1, "cotangent"),
+        )
+
+
+class Entropy(Operation[P, R]):
+    """A number for each row of one array, with its gradient times a vector."""
+
+    def __init__(self, door: Callable[P, BoundDivergence[R]]) -> None:
+        super().__init__(door)
+        self.vjp: Method[Array] = Method(
+            self,
+            "vjp",
+            """J.T @ cotangent, J the Jacobian of {name}, which is never formed.
+
+            Takes the arguments of `{name}`; `cotangent` has the shape of its result, what is
+            returned (and `out`, which may be the first argument itself) that of the first argument.
+            """,
+            lambda bound, cotangent, out: bound.vjp(cotangent, out),
+            vector=(1, "cotangent"),
+        )
+
+
+class Divergence(Operation[P, R]):
+    """A number for each row of two arrays, with its gradients with respect to both."""
+
+    def __init__(self, door: Callable[P, BoundDivergence[R]]) -> None:
+        super().__init__(door)
+        self.vjp: Method[tuple[Array, Array]] = Method(
+            self,
+            "vjp",
+            """J.T @ cotangent for each of both arrays, J the Jacobian of {name}, which is never formed.
+
+            Takes the arguments of `{name}`; `cotangent` has the shape of its result. What is returned is a
+            pair, of the shape and dtype of the first argument; `out` is one, either of it may be None or
+            any argument itself.
+            """,
+            lambda bound, cotangent, out: bound.vjp(cotangent, out),
+            vector=(2, "cotangent"),
         )
 
 

@@ -1,15 +1,63 @@
+"""Walks of rows of logits, alone or two side by side, whose softmax is understood and never formed.
+
+Entropy is log(s) - u/s, the Kullback-Leibler divergence u/(s T) + log(s of b) - log(s of a), from sums of one
+online walk. With m the running maximum of a, d = a - m and e = exp(d/T): s = 1 + r = sum(e), r leaving out
+one element at the maximum, so that digits are kept where one probability is nearly 1; u = sum(e d) of one
+row, sum(e (d - d of b)) of two. The Jensen-Shannon divergence needs both s first, and goes over its rows a
+second time, as all gradients do.
+
+A row's bits depend on its own logits and its length alone: segments of SEGMENT columns, each in blocks of
+BLOCK, are joined in order. A task is a row, or where rows are few and long a segment of one (phases WALK, SUM
+and FINISH instead of WHOLE).
+"""
+
 from __future__ import annotations
+
+import math
 from typing import Any
+
 import numpy as np
 from numba import types
-from fastloss._engine.elementary import by_type, log_ratio
-from fastloss._engine.jit import inline
-from fastloss._engine.vector import cast, fma
+from numpy.typing import ArrayLike
 
-_F = np.float32
-# log-likelihoods of p and q about their mean m: (1 + t) log(1 + t) + (1 - t) log(1 - t), t = (p - q)/(p + q),
-# is t**2 times this series in t**2; cut off for |t| <= 0.3.
-_NEAR_32 = tuple(_F(1.0 / (k * (2 * k - 1))) for k in range(1, 7))
+from fastloss._engine import arrays, blocks, launch, rows, threads
+from fastloss._engine.arrays import Array, Axis
+from fastloss._engine.blocks import BLOCK, SEGMENT, O_BLOCK, T_BLOCK, X_BLOCK
+from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log_ratio
+from fastloss._engine.jit import inline, leaf
+from fastloss._engine.kernels import Kernel, kernel
+from fastloss._engine.leaves import block_max
+from fastloss._engine.rowsums import reduced, unit_of, with_classes
+from fastloss._engine.vector import (
+    LANES,
+    cast,
+    fence,
+    fma,
+    fold,
+    itemsize,
+    lanes,
+    maximum,
+    outlined,
+    part,
+    prefetch,
+    store,
+    view,
+    wide,
+)
+
+# Phases of a task.
+WHOLE, WALK, SUM, FINISH = 0, 1, 2, 3
+# What is made of two rows.
+KL, JS = 0, 1
+# What is kept of a segment: m and r of each row, u; and the two sums of a second pass.
+M, R, N, Q, U, FIRST, SECOND, STATE = 0, 1, 2, 3, 4, 5, 6, 7
+# Parts of a worker's scratch, a block each: loaded X_BLOCK and T_BLOCK, results O_BLOCK and of the second row
+OTHER_BLOCK, BLOCKS = 3, 4
+
+# ---- a term of the Jensen-Shannon divergence ------------------------------------------------
+# (1 + t) log(1 + t) + (1 - t) log(1 - t), t = (p - q)/(p + q), is t**2 times a series in t**2, cut off for
+# |t| <= 0.3.
+_NEAR_32 = tuple(np.float32(1.0 / (k * (2 * k - 1))) for k in range(1, 7))
 _NEAR_64 = tuple(1.0 / (k * (2 * k - 1)) for k in range(1, 15))
 
 
@@ -29,12 +77,12 @@ def _near_64(q: Any) -> Any:
     return s * q
 
 
+def near(q: Any) -> Any:
+    """(1 + t) log(1 + t) + (1 - t) log(1 - t) of q = t**2 <= 0.09."""
+
+
+@by_type(near)
 def _near(q: Any) -> Any:
-    """t**2 = q times the series."""
-
-
-@by_type(_near)
-def _near_of_type(q: Any) -> Any:
     if q == types.float32:
         return lambda q: _near_32(q)
     return lambda q: _near_64(q)
@@ -49,7 +97,533 @@ def js_term(p: Any, q: Any) -> Any:
     a, b = half * p, half * q
     m = a + b
     t = (a - b) / m
-    near = half * m * _near(t * t)
+    close = half * m * near(t * t)
     far = (a * log_ratio(p, m) if p > zero else zero) + (b * log_ratio(q, m) if q > zero else zero)
-    y = near if abs(t) <= cast(0.3, p) else far
+    y = close if abs(t) <= cast(0.3, p) else far
     return (zero if m == zero else y) if (p >= zero) & (q >= zero) else cast(np.nan, p)
+
+
+@inline
+def lean(p: Any, q: Any) -> Any:
+    """log(2 p/(p + q)) / 2; 0 where p is."""
+    zero, half = cast(0.0, p), cast(0.5, p)
+    return half * log_ratio(p, half * p + half * q) if p > zero else zero
+
+
+# ---- leaves ---------------------------------------------------------------------------------
+@leaf
+def entropy_sums(x: Array, m: Any, ahead: int) -> Any:
+    """The sum of e = exp(x - m) but of the elements at m; how many those are; the sum of e (x - m)."""
+    wide()
+    total, ties, moved = lanes(m), lanes(m), lanes(1.0)
+    zero, one = cast(0.0, m), cast(1.0, m)
+    for j in range(0, x.size, LANES):
+        prefetch(x, j + ahead)
+        q = part(x, j)
+        for k in range(LANES):
+            d = q[k] - m
+            e = exp_nonpositive(d)
+            total[k] += zero if d == zero else e
+            ties[k] += one if d == zero else zero
+            moved[k] += np.float64(e * (d if e > zero else zero))
+    return np.float64(fold(total)), np.float64(fold(ties)), fold(moved)
+
+
+@leaf
+def entropy_slopes(x: Array, m: Any, mean: Any, rate: Any, o: Array) -> None:
+    """o = e (x - m - mean) rate, exactly 0 where e is."""
+    wide()
+    zero = cast(0.0, m)
+    for j in range(0, x.size, LANES):
+        q, v = part(x, j), lanes(m)
+        for k in range(LANES):
+            d = q[k] - m
+            e = exp_nonpositive(d)
+            v[k] = zero if e == zero else e * (d - mean) * rate
+        store(v, part(o, j))
+
+
+@leaf
+def kl_sums(a: Array, b: Array, m: Any, n: Any, inv: Any, ahead: int, b_ahead: int) -> Any:
+    """Of e = exp((a - m) inv) and f = exp((b - n) inv): sum and count as `entropy_sums`, of each; and the
+    sum of e (d - (b - n)), d = a - m, or inf where some a has a probability and its b has none.
+    """
+    wide()
+    total, ties, others, matches, moved = lanes(m), lanes(m), lanes(m), lanes(m), lanes(1.0)
+    zero, one, inf = cast(0.0, m), cast(1.0, m), cast(np.inf, m)
+    for j in range(0, a.size, LANES):
+        prefetch(a, j + ahead)
+        prefetch(b, j + b_ahead)
+        p, q = part(a, j), part(b, j)
+        for k in range(LANES):
+            d, c = p[k] - m, q[k] - n
+            e, f = exp_nonpositive(d * inv), exp_nonpositive(c * inv)
+            total[k] += zero if d == zero else e
+            ties[k] += one if d == zero else zero
+            others[k] += zero if c == zero else f
+            matches[k] += one if c == zero else zero
+            t = e * (d - c) if e > zero else zero
+            moved[k] += np.float64(inf if (q[k] == -inf) & (p[k] > -inf) else t)
+    return (
+        np.float64(fold(total)), np.float64(fold(ties)), np.float64(fold(others)), np.float64(fold(matches)),
+        fold(moved),
+    )
+
+
+@leaf
+def kl_slopes(
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, mean: Any, rate: Any,
+    q_rate: Any, both: Any, o: Array, r: Array,
+) -> None:
+    """o = p (d - mean) rate, exactly 0 where p is, d = (a - m) - (b - n); r = (q - p) q_rate, q - p being
+    `both` where a and b are at their maxima.
+    """
+    wide()
+    zero = cast(0.0, m)
+    for j in range(0, a.size, LANES):
+        left, right, v, w = part(a, j), part(b, j), lanes(m), lanes(m)
+        for k in range(LANES):
+            d, c = left[k] - m, right[k] - n
+            p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
+            v[k] = zero if p == zero else p * ((d - c) - mean) * rate
+            more = both if (d == zero) & (c == zero) else q - p
+            w[k] = zero if more == zero else more * q_rate
+        store(v, part(o, j))
+        store(w, part(r, j))
+
+
+@leaf
+def js_sum(a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any) -> float:
+    """The sum of the terms of the Jensen-Shannon divergence."""
+    wide()
+    total = lanes(1.0)
+    for j in range(0, a.size, LANES):
+        left, right = part(a, j), part(b, j)
+        for k in range(LANES):
+            p = exp_nonpositive((left[k] - m) * inv) * p_of_e
+            q = exp_nonpositive((right[k] - n) * inv) * q_of_f
+            total[k] += np.float64(js_term(p, q))
+    return float(fold(total))
+
+
+@leaf
+def js_means(
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, top: Any, q_top: Any
+) -> Any:
+    """The sums of p h and of q g, h and g being what p and q `lean` by: `top` and `q_top` where a and b are
+    at their maxima.
+    """
+    wide()
+    mean, other = lanes(1.0), lanes(1.0)
+    zero = cast(0.0, m)
+    for j in range(0, a.size, LANES):
+        left, right = part(a, j), part(b, j)
+        for k in range(LANES):
+            d, c = left[k] - m, right[k] - n
+            p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
+            peak = (d == zero) & (c == zero)
+            mean[k] += np.float64(p * (top if peak else lean(p, q)))
+            other[k] += np.float64(q * (q_top if peak else lean(q, p)))
+    return fold(mean), fold(other)
+
+
+@leaf
+def js_slopes(
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, top: Any, q_top: Any,
+    mean: Any, q_mean: Any, rate: Any, o: Array, r: Array,
+) -> None:
+    """o = p (h - mean) rate and r = q (g - q_mean) rate, exactly 0 where p or q is; h and g as `js_means`."""
+    wide()
+    zero = cast(0.0, m)
+    for j in range(0, a.size, LANES):
+        left, right, v, w = part(a, j), part(b, j), lanes(m), lanes(m)
+        for k in range(LANES):
+            d, c = left[k] - m, right[k] - n
+            p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
+            peak = (d == zero) & (c == zero)
+            v[k] = zero if p == zero else p * ((top if peak else lean(p, q)) - mean) * rate
+            w[k] = zero if q == zero else q * ((q_top if peak else lean(q, p)) - q_mean) * rate
+        store(v, part(o, j))
+        store(w, part(r, j))
+
+
+# ---- states ---------------------------------------------------------------------------------
+@inline
+def mass(m: float, r: float) -> float:
+    """The sum of exponentials below m."""
+    return 0.0 if m == -np.inf else 1.0 + r
+
+
+@inline
+def away(m: float, top: float) -> float:
+    """m - top; 0 where that is all there is, and nothing is below it."""
+    return 0.0 if m == -np.inf else m - top
+
+
+@inline
+def rest_of(m: float, r: float, k: float, t: float, top: float, inv: float) -> float:
+    """r below `top`, the larger of m and k, of r below m and t below k."""
+    if k > m:
+        return mass(m, r) * exp_nonpositive(away(m, top) * inv) + t
+    return r + mass(k, t) * exp_nonpositive(away(k, top) * inv)
+
+
+@inline
+def moved_to(u: float, m: float, r: float, n: float, top: float, other: float, inv: float) -> float:
+    """u = sum(e (d - c)), d below m and c below n, as one below `top` and `other`."""
+    far = away(m, top)
+    near = u + mass(m, r) * (far - away(n, other))
+    return near * exp_nonpositive(far * inv) if m != -np.inf and u != np.inf else u
+
+
+@inline
+def origin(m: Any) -> Any:
+    """What logits are measured from: (-inf) - (-inf) must not be formed."""
+    return cast(0.0, m) if m == -np.inf else m
+
+
+@inline
+def join(to: Array, m: float, r: float, n: float, q: float, u: float, inv: float) -> None:
+    """Add a state to another."""
+    top, other = maximum(to[M], m), maximum(to[N], n)
+    left = moved_to(to[U], to[M], to[R], to[N], top, other, inv)
+    to[U] = left + moved_to(u, m, r, n, top, other, inv)
+    to[R] = rest_of(to[M], to[R], m, r, top, inv)
+    to[Q] = rest_of(to[N], to[Q], n, q, other, inv)
+    to[M], to[N] = top, other
+
+
+@inline
+def begin(state: Array) -> None:
+    state[M] = state[N] = -np.inf
+    state[R] = state[Q] = state[U] = 0.0
+
+
+@leaf
+def join_segments(states: Array, at: int, count: int, inv: float, to: Array) -> None:
+    """The state of a row from those of its segments, in order."""
+    outlined()
+    begin(to)
+    to[FIRST] = to[SECOND] = 0.0
+    for k in range(at, at + count):
+        join(to, states[k, M], states[k, R], states[k, N], states[k, Q], states[k, U], inv)
+        to[FIRST] += states[k, FIRST]
+        to[SECOND] += states[k, SECOND]
+
+
+# ---- walks ----------------------------------------------------------------------------------
+@leaf
+def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, state: Array) -> None:
+    """The state of a segment; u = sum(e (x - m)), that of two rows of which one is all 0."""
+    x_block = blocks.buffer(work, X_BLOCK, zero)
+    m = cast(-np.inf, zero)
+    r = u = 0.0
+    for j in range(j0, j1, BLOCK):
+        x = blocks.block(row, g, j, min(BLOCK, j1 - j), cast(-np.inf, zero), x_block)
+        old, top = m, block_max(x, 0)
+        at_top = 0.0
+        if not top <= m:  # larger, or NaN
+            m = maximum(m, top)
+            to, was = np.float64(m), np.float64(old)
+            u = moved_to(u, was, r, 0.0, to, 0.0, 1.0)
+            r = mass(was, r) * exp_nonpositive(away(was, to))
+            at_top = 1.0
+        rest, ties, more = entropy_sums(x, origin(m), blocks.ahead_of(row, g, j, x))
+        if m != -np.inf:
+            r += rest + (ties - at_top)
+            u += more
+    begin(state)
+    state[M], state[R], state[U], state[N] = m, r, u, 0.0
+
+
+@leaf
+def walk_pair(
+    row: int, g: Array, other: int, og: Array, j0: int, j1: int, inv: Any, work: int, state: Array
+) -> None:
+    """The state of a segment of two rows."""
+    x_block, t_block = blocks.buffer(work, X_BLOCK, inv), blocks.buffer(work, T_BLOCK, inv)
+    none, rate = cast(-np.inf, inv), np.float64(inv)
+    m = n = none
+    r = q = u = 0.0
+    for j in range(j0, j1, BLOCK):
+        size = min(BLOCK, j1 - j)
+        a, b = blocks.block(row, g, j, size, none, x_block), blocks.block(other, og, j, size, none, t_block)
+        top, peak = block_max(a, 0), block_max(b, 0)
+        at_top = at_peak = 0.0
+        if not (top <= m and peak <= n):  # larger, or NaN
+            was, were = np.float64(m), np.float64(n)
+            at_top, at_peak = 0.0 if top <= m else 1.0, 0.0 if peak <= n else 1.0
+            m, n = maximum(m, top), maximum(n, peak)
+            to, tip = np.float64(m), np.float64(n)
+            u = moved_to(u, was, r, were, to, tip, rate)
+            if at_top:
+                r = mass(was, r) * exp_nonpositive(away(was, to) * rate)
+            if at_peak:
+                q = mass(were, q) * exp_nonpositive(away(were, tip) * rate)
+        rest, ties, others, matches, more = kl_sums(
+            a, b, origin(m), origin(n), inv, blocks.ahead_of(row, g, j, a), blocks.ahead_of(other, og, j, b)
+        )
+        if m != -np.inf:
+            r += rest + (ties - at_top)
+        if n != -np.inf:
+            q += others + (matches - at_peak)
+        u += more
+    begin(state)
+    state[M], state[R], state[N], state[Q], state[U] = m, r, n, q, u
+
+
+@inline
+def task_of(task: int, phase: int, count: int) -> Any:
+    """(row, first segment, last segment + 1) of a task."""
+    if phase == WHOLE:
+        return task, 0, count
+    return task // count, task % count, task % count + 1
+
+
+# ---- kernels --------------------------------------------------------------------------------
+@kernel
+def entropy_rows(
+    w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, phase: int, zero: Any,
+    states: Array, joined: Array, x: int, xg_at: int, values: Array, rates: Array, wanted: int,
+    out: int, og_at: int, streamed: int,
+) -> None:
+    """values[i] = the entropy of row i; where `wanted` its gradient times rates[i]."""
+    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
+    mine, count = work + w * stride, blocks.segments(columns)
+    none = cast(-np.inf, zero)
+    for task in blocks.share(w, workers, first, last):
+        i, k0, k1 = task_of(task, phase, count)
+        row, at, all_of = blocks.row_address(x, xg, i), (w if phase == WHOLE else i) * count, joined[w]
+        if phase != FINISH:
+            for k in range(k0, k1):
+                walk_entropy(
+                    row, xg, k * SEGMENT, min((k + 1) * SEGMENT, columns), zero, mine, states[at + k]
+                )
+        if phase == WALK:
+            continue
+        join_segments(states, at, count, 1.0, all_of)
+        m, r, u = all_of[M], all_of[R], all_of[U]
+        s = mass(m, r)
+        entropy = log1p(r) - u / s if s > 0.0 else np.nan
+        if k0 == 0:
+            values[i] = entropy
+        if not wanted:
+            continue
+        to, j0, j1 = blocks.row_address(out, og, i), k0 * SEGMENT, min(k1 * SEGMENT, columns)
+        if entropy != entropy:
+            blocks.fill(cast(np.nan, zero), j0, j1, mine, to, og)
+            continue
+        for j in range(j0, j1, BLOCK):
+            n = min(BLOCK, j1 - j)
+            part_of = blocks.block(row, xg, j, n, none, blocks.buffer(mine, X_BLOCK, zero))
+            o = view(blocks.buffer(mine, O_BLOCK, zero), part_of.size, zero)
+            entropy_slopes(part_of, cast(m, zero), cast(u / s, zero), cast(-rates[i] / s, zero), o)
+            blocks.put(o, n, to, og, j, streamed)
+    if streamed:
+        fence()
+
+
+@leaf
+def sum_pair(
+    row: int, g: Array, other: int, og: Array, j0: int, j1: int, inv: Any, work: int, means: int,
+    of_row: Array, state: Array,
+) -> None:
+    """The sums of a segment's second pass, of JS or of its gradients' means."""
+    outlined()
+    none, r, q = cast(-np.inf, inv), of_row[R], of_row[Q]
+    m, n = origin(cast(of_row[M], inv)), origin(cast(of_row[N], inv))
+    p_of_e, q_of_f = cast(1.0 / (1.0 + r), inv), cast(1.0 / (1.0 + q), inv)
+    top, q_top = tops(r, q)
+    first = second = 0.0
+    for j in range(j0, j1, BLOCK):
+        size = min(BLOCK, j1 - j)
+        a = blocks.block(row, g, j, size, none, blocks.buffer(work, X_BLOCK, inv))
+        b = blocks.block(other, og, j, size, none, blocks.buffer(work, T_BLOCK, inv))
+        if means:
+            more, others = js_means(a, b, m, n, inv, p_of_e, q_of_f, cast(top, inv), cast(q_top, inv))
+            first += more
+            second += others
+        else:
+            first += js_sum(a, b, m, n, inv, p_of_e, q_of_f)
+    state[FIRST], state[SECOND] = first, second
+
+
+@inline
+def tops(r: float, q: float) -> Any:
+    """What p = 1/(1 + r) and 1/(1 + q) lean by, beside each other, with all digits of r and q."""
+    s = 2.0 + r + q
+    return 0.5 * math.log1p((q - r) / s), 0.5 * math.log1p((r - q) / s)
+
+
+@kernel
+def pair_rows(
+    w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, phase: int, inv: Any,
+    states: Array, joined: Array, which: int, x: int, xg_at: int, y: int, yg_at: int, values: Array,
+    rates: Array, wanted: int, out: int, og_at: int, out2: int, og2_at: int, streamed: int,
+) -> None:
+    """values[i] = the divergence of rows i; where `wanted` both gradients times rates[i], instead of the
+    value of JS.
+    """
+    xg, yg, og, og2 = (
+        blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at), blocks.geometry(og2_at)
+    )
+    mine, count = work + w * stride, blocks.segments(columns)
+    none, rate = cast(-np.inf, inv), np.float64(inv)
+    for task in blocks.share(w, workers, first, last):
+        i, k0, k1 = task_of(task, phase, count)
+        row, other = blocks.row_address(x, xg, i), blocks.row_address(y, yg, i)
+        at, of_row = (w if phase == WHOLE else i) * count, joined[w]
+        if phase in (WHOLE, WALK):
+            for k in range(k0, k1):
+                j0, j1 = k * SEGMENT, min((k + 1) * SEGMENT, columns)
+                walk_pair(row, xg, other, yg, j0, j1, inv, mine, states[at + k])
+        if phase == WALK:
+            continue
+        join_segments(states, at, count, rate, of_row)
+        if which == JS and phase != FINISH:
+            for k in range(k0, k1):
+                j0, j1 = k * SEGMENT, min((k + 1) * SEGMENT, columns)
+                sum_pair(row, xg, other, yg, j0, j1, inv, mine, wanted, of_row, states[at + k])
+        if phase == SUM:
+            continue
+        if which == JS:
+            join_segments(states, at, count, rate, of_row)
+        r, q, u = of_row[R], of_row[Q], of_row[U]
+        s, z = mass(of_row[M], r), mass(of_row[N], q)
+        good = s > 0.0 and z > 0.0
+        value = np.nan
+        if good and which == JS:
+            value = of_row[FIRST]
+        elif good:  # never below 0 but by rounding
+            value = max(u / s * rate + (log1p(q) - log1p(r)), 0.0)
+        if k0 == 0:
+            values[i] = value
+        if not wanted:
+            continue
+        to, to2 = blocks.row_address(out, og, i), blocks.row_address(out2, og2, i)
+        j0, j1 = k0 * SEGMENT, min(k1 * SEGMENT, columns)
+        if not good:
+            blocks.fill(cast(np.nan, inv), j0, j1, mine, to, og)
+            blocks.fill(cast(np.nan, inv), j0, j1, mine, to2, og2)
+            continue
+        m, n = cast(of_row[M], inv), cast(of_row[N], inv)
+        p_of_e, q_of_f = cast(1.0 / s, inv), cast(1.0 / z, inv)
+        top, q_top = tops(r, q)
+        mean = u / s if u < np.inf else np.nan
+        for j in range(j0, j1, BLOCK):
+            size = min(BLOCK, j1 - j)
+            a = blocks.block(row, xg, j, size, none, blocks.buffer(mine, X_BLOCK, inv))
+            b = blocks.block(other, yg, j, size, none, blocks.buffer(mine, T_BLOCK, inv))
+            o = view(blocks.buffer(mine, O_BLOCK, inv), a.size, inv)
+            o2 = view(blocks.buffer(mine, OTHER_BLOCK, inv), a.size, inv)
+            if which == KL:
+                kl_slopes(
+                    a, b, m, n, inv, p_of_e, q_of_f, cast(mean, inv), cast(rates[i] * rate * rate, inv),
+                    cast(rates[i] * rate, inv), cast(r / s - q / z, inv), o, o2,
+                )
+            else:
+                js_slopes(
+                    a, b, m, n, inv, p_of_e, q_of_f, cast(top, inv), cast(q_top, inv),
+                    cast(of_row[FIRST], inv), cast(of_row[SECOND], inv), cast(rates[i] * rate, inv), o, o2,
+                )
+            blocks.put(o, size, to, og, j, streamed)
+            blocks.put(o2, size, to2, og2, j, streamed)
+    if streamed:
+        fence()
+
+
+# ---- bound to its arguments -----------------------------------------------------------------
+class BoundLogits:
+    """Rows of logits, or two arrays of them, checked."""
+
+    def __init__(
+        self, which: int, x: ArrayLike, y: ArrayLike | None, names: tuple[str, ...], axis: Axis,
+        temperature: float, base: float | None, reduction: str,
+    ) -> None:
+        self.which = which
+        self.inputs = [arrays.real(x, names[0])]
+        shape = self.inputs[0].shape
+        if y is not None:
+            self.inputs.append(arrays.same_shape(arrays.real(y, names[1]), shape, names[1], names[0]))
+        self.axes = arrays.axes_of(axis, len(shape), names[0])
+        self.temperature = arrays.positive(temperature, "temperature")
+        self.unit, self.reduction = unit_of(base), arrays.reduction_of(reduction)
+        with_classes(self.inputs[0], self.axes, names[0])
+        self.rows = arrays.without(shape, self.axes)
+        self.dtype = arrays.result_type(self.inputs[0])
+        self.compute = rows.compute_type(self.dtype, self.temperature)
+
+    def value(self) -> Any:
+        values = self._run(self.inputs, [], None)
+        with np.errstate(all="ignore"):  # infinities and NaN are answers here
+            return reduced(values, self.rows, self.reduction, self.unit, arrays.upcast(self.dtype))
+
+    def vjp(self, cotangent: Any, out: Any) -> Any:
+        """One gradient, or a pair of them."""
+        vector = arrays.real(cotangent, "cotangent")
+        arrays.same_shape(
+            vector, self.rows if self.reduction == "none" else (), "cotangent", "the result"
+        )
+        n = math.prod(self.rows)
+        rates = np.empty(n)
+        rates[...] = np.reshape(vector, -1).astype(np.float64)
+        rates /= self.unit * (n if self.reduction == "mean" else 1)
+        two = len(self.inputs) == 2
+        given = arrays.pair_of(out, "(gradient of p_logits, of q_logits)") if two else (out,)
+        results = [
+            arrays.output(mine, self.inputs[0].shape, self.dtype, f"out[{k}]" if two else "out")
+            for k, mine in enumerate(given)
+        ]
+        if two and arrays.overlap(*results):
+            raise ValueError("out[0] and out[1] overlap; the two results need two arrays")
+        inputs = self.inputs
+        for mine, result in zip(given, results, strict=True):
+            if mine is not None:
+                inputs = [arrays.apart(each, result) for each in inputs]
+        self._run(inputs, results, rates, any(mine is not None for mine in given))
+        made = tuple(arrays.given_or_scalar(a, b) for a, b in zip(results, given, strict=True))
+        return made if two else made[0]
+
+    def _run(
+        self, inputs: list[Array], results: list[Array], rates: Array | None, into_given: bool = False
+    ) -> Array:
+        """The values of rows, in nats; and the results, if there are any."""
+        n, columns = math.prod(self.rows), math.prod(inputs[0].shape[a] for a in self.axes)
+        values = np.zeros(n)
+        if not n:
+            return values
+        placed = [arrays.operand(each, self.axes, self.compute) for each in inputs]
+        targets = [arrays.destination(each, self.axes, self.compute) for each in results]
+        wanted = int(bool(targets))
+        count = -(-columns // SEGMENT)
+        few = count > 1 and n < 4 * threads.count()
+        workers = launch.workers(n * columns, n * count if few else n)
+        # A task is short enough to wait for when Ctrl-C comes.
+        split = (few and workers > 1) or columns > launch.LAUNCH
+        phases = (WHOLE,)
+        if split:
+            phases = (WALK, SUM, FINISH) if self.which == JS and len(inputs) == 2 else (WALK, FINISH)
+        scratch = blocks.Scratch(workers, BLOCKS * BLOCK * self.compute.itemsize)
+        streamed = int(
+            into_given and all(blocks.streamed(a, b) for a, b in zip(results, inputs, strict=True))
+        )
+        inv = self.compute.type(rows.reciprocal(self.temperature, self.compute))
+        states, joined = np.zeros(((n if split else workers) * count, STATE)), np.zeros((workers, STATE))
+        args: list[Any] = []
+        for array, lies in placed:
+            args += [arrays.address(array), lies.geometry]
+        args += [values, values if rates is None else rates, wanted]
+        for array, lies in targets or placed:
+            args += [arrays.address(array), lies.geometry]
+        walks: Kernel = pair_rows if len(inputs) == 2 else entropy_rows
+        which = (self.which,) if len(inputs) == 2 else ()
+        for phase in phases:
+            launch.run(
+                walks, workers, self.compute.char, n * count if split else n, SEGMENT if split else columns,
+                (columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
+                 streamed),
+            )
+        for result, (target, _) in zip(results, targets, strict=True):
+            if target is not result:
+                arrays.write_back(result, self.axes, target)
+        return values
