@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike
 from fastloss._engine import arrays, blocks, launch, rows, threads
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import BLOCK, SEGMENT, O_BLOCK, T_BLOCK, X_BLOCK
-from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log_ratio
+from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log_ratio, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.leaves import block_max
@@ -49,8 +49,11 @@ from fastloss._engine.vector import (
 WHOLE, WALK, SUM, FINISH = 0, 1, 2, 3
 # What is made of two rows.
 KL, JS = 0, 1
-# What is kept of a segment: m and r of each row, u; and the two sums of a second pass.
-M, R, N, Q, U, FIRST, SECOND, STATE = 0, 1, 2, 3, 4, 5, 6, 7
+# What they are gone over for a second time: the value of JS; the means in its gradients; the value of KL
+# where it is small beside what it is a difference of.
+NOTHING, TERMS, MEANS, NEAR = 0, 1, 2, 3
+# What is kept of a segment: m and r of each row, u; and the sums of a second pass.
+M, R, N, Q, U, FIRST, SECOND, THIRD, FOURTH, STATE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
 # Parts of a worker's scratch, a block each: loaded X_BLOCK and T_BLOCK, results O_BLOCK and of the second row
 OTHER_BLOCK, BLOCKS = 3, 4
 
@@ -108,6 +111,38 @@ def lean(p: Any, q: Any) -> Any:
     """log(2 p/(p + q)) / 2; 0 where p is."""
     zero, half = cast(0.0, p), cast(0.5, p)
     return half * log_ratio(p, half * p + half * q) if p > zero else zero
+
+
+# ---- a term of the Kullback-Leibler divergence of distributions near each other --------------
+_EXP_32 = tuple(np.float32((-1) ** k / math.factorial(k)) for k in range(2, 10))
+_EXP_64 = tuple((-1) ** k / math.factorial(k) for k in range(2, 17))
+
+
+@inline
+def _excess_32(d: Any) -> Any:
+    s = _EXP_32[7]
+    for k in (6, 5, 4, 3, 2, 1, 0):
+        s = fma(s, d, _EXP_32[k])
+    return s * d * d
+
+
+@inline
+def _excess_64(d: Any) -> Any:
+    s = _EXP_64[14]
+    for k in (13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
+        s = fma(s, d, _EXP_64[k])
+    return s * d * d
+
+
+def excess(d: Any) -> Any:
+    """exp(-d) - 1 + d of |d| <= 1/2."""
+
+
+@by_type(excess)
+def _excess(d: Any) -> Any:
+    if d == types.float32:
+        return lambda d: _excess_32(d)
+    return lambda d: _excess_64(d)
 
 
 # ---- leaves ---------------------------------------------------------------------------------
@@ -171,11 +206,33 @@ def kl_sums(a: Array, b: Array, m: Any, n: Any, inv: Any, ahead: int, b_ahead: i
 
 
 @leaf
+def kl_near(
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any
+) -> float:
+    """The sum of p log(p/q) - p + q, no term of which is below 0; log(p/q) is the difference of the logits
+    less `shift`. As p and q sum to 1 it is that of p log(p/q), where terms cancel; and an error of `shift`,
+    one for all terms, goes into it as its square alone.
+    """
+    wide()
+    total = lanes(1.0)
+    zero, half = cast(0.0, m), cast(0.5, m)
+    for j in range(0, a.size, LANES):
+        left, right = part(a, j), part(b, j)
+        for k in range(LANES):
+            d, c = left[k] - m, right[k] - n
+            p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
+            ratio = (d - c) * inv - shift
+            t = p * excess(ratio) if abs(ratio) <= half else p * ratio + (q - p)
+            total[k] += np.float64(t if p > zero else q)
+    return float(fold(total))
+
+
+@leaf
 def kl_slopes(
-    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, mean: Any, rate: Any,
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, hi: Any, lo: Any, rate: Any,
     q_rate: Any, both: Any, o: Array, r: Array,
 ) -> None:
-    """o = p (d - mean) rate, exactly 0 where p is, d = (a - m) - (b - n); r = (q - p) q_rate, q - p being
+    """o = p (d - hi - lo) rate, exactly 0 where p is, d = (a - m) - (b - n); r = (q - p) q_rate, q - p being
     `both` where a and b are at their maxima.
     """
     wide()
@@ -185,7 +242,7 @@ def kl_slopes(
         for k in range(LANES):
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
-            v[k] = zero if p == zero else p * ((d - c) - mean) * rate
+            v[k] = zero if p == zero else p * (((d - c) - hi) - lo) * rate
             more = both if (d == zero) & (c == zero) else q - p
             w[k] = zero if more == zero else more * q_rate
         store(v, part(o, j))
@@ -211,10 +268,10 @@ def js_means(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, top: Any, q_top: Any
 ) -> Any:
     """The sums of p h and of q g, h and g being what p and q `lean` by: `top` and `q_top` where a and b are
-    at their maxima.
+    at their maxima; and of p and q, as they have been rounded.
     """
     wide()
-    mean, other = lanes(1.0), lanes(1.0)
+    mean, other, total, others = lanes(1.0), lanes(1.0), lanes(1.0), lanes(1.0)
     zero = cast(0.0, m)
     for j in range(0, a.size, LANES):
         left, right = part(a, j), part(b, j)
@@ -222,17 +279,21 @@ def js_means(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             peak = (d == zero) & (c == zero)
-            mean[k] += np.float64(p * (top if peak else lean(p, q)))
-            other[k] += np.float64(q * (q_top if peak else lean(q, p)))
-    return fold(mean), fold(other)
+            mean[k] = fma(np.float64(p), np.float64(top if peak else lean(p, q)), mean[k])
+            other[k] = fma(np.float64(q), np.float64(q_top if peak else lean(q, p)), other[k])
+            total[k] += np.float64(p)
+            others[k] += np.float64(q)
+    return fold(mean), fold(other), fold(total), fold(others)
 
 
 @leaf
 def js_slopes(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, top: Any, q_top: Any,
-    mean: Any, q_mean: Any, rate: Any, o: Array, r: Array,
+    hi: Any, lo: Any, q_hi: Any, q_lo: Any, rate: Any, o: Array, r: Array,
 ) -> None:
-    """o = p (h - mean) rate and r = q (g - q_mean) rate, exactly 0 where p or q is; h and g as `js_means`."""
+    """o = p (h - hi - lo) rate and r = q (g - q_hi - q_lo) rate, exactly 0 where p or q is; h and g as
+    `js_means`.
+    """
     wide()
     zero = cast(0.0, m)
     for j in range(0, a.size, LANES):
@@ -241,8 +302,8 @@ def js_slopes(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             peak = (d == zero) & (c == zero)
-            v[k] = zero if p == zero else p * ((top if peak else lean(p, q)) - mean) * rate
-            w[k] = zero if q == zero else q * ((q_top if peak else lean(q, p)) - q_mean) * rate
+            v[k] = zero if p == zero else p * (((top if peak else lean(p, q)) - hi) - lo) * rate
+            w[k] = zero if q == zero else q * (((q_top if peak else lean(q, p)) - q_hi) - q_lo) * rate
         store(v, part(o, j))
         store(w, part(r, j))
 
@@ -304,11 +365,11 @@ def join_segments(states: Array, at: int, count: int, inv: float, to: Array) -> 
     """The state of a row from those of its segments, in order."""
     outlined()
     begin(to)
-    to[FIRST] = to[SECOND] = 0.0
+    to[FIRST] = to[SECOND] = to[THIRD] = to[FOURTH] = 0.0
     for k in range(at, at + count):
         join(to, states[k, M], states[k, R], states[k, N], states[k, Q], states[k, U], inv)
-        to[FIRST] += states[k, FIRST]
-        to[SECOND] += states[k, SECOND]
+        for which in range(FIRST, STATE):
+            to[which] += states[k, which]
 
 
 # ---- walks ----------------------------------------------------------------------------------
@@ -317,7 +378,7 @@ def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, sta
     """The state of a segment; u = sum(e (x - m)), that of two rows of which one is all 0."""
     x_block = blocks.buffer(work, X_BLOCK, zero)
     m = cast(-np.inf, zero)
-    r = u = 0.0
+    r = u = low = 0.0  # r + low: blocks add up without rounding
     for j in range(j0, j1, BLOCK):
         x = blocks.block(row, g, j, min(BLOCK, j1 - j), cast(-np.inf, zero), x_block)
         old, top = m, block_max(x, 0)
@@ -326,14 +387,17 @@ def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, sta
             m = maximum(m, top)
             to, was = np.float64(m), np.float64(old)
             u = moved_to(u, was, r, 0.0, to, 0.0, 1.0)
-            r = mass(was, r) * exp_nonpositive(away(was, to))
+            factor = exp_nonpositive(away(was, to))
+            r = mass(was, r) * factor
+            low *= factor
             at_top = 1.0
         rest, ties, more = entropy_sums(x, origin(m), blocks.ahead_of(row, g, j, x))
         if m != -np.inf:
-            r += rest + (ties - at_top)
+            r, lost = two_sum(r, rest + (ties - at_top))
+            low += lost
             u += more
     begin(state)
-    state[M], state[R], state[U], state[N] = m, r, u, 0.0
+    state[M], state[R], state[U], state[N] = m, r + low, u, 0.0
 
 
 @leaf
@@ -344,7 +408,7 @@ def walk_pair(
     x_block, t_block = blocks.buffer(work, X_BLOCK, inv), blocks.buffer(work, T_BLOCK, inv)
     none, rate = cast(-np.inf, inv), np.float64(inv)
     m = n = none
-    r = q = u = 0.0
+    r = q = u = r_low = q_low = u_low = 0.0  # r + r_low, …: blocks add up without rounding
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
         a, b = blocks.block(row, g, j, size, none, x_block), blocks.block(other, og, j, size, none, t_block)
@@ -355,21 +419,29 @@ def walk_pair(
             at_top, at_peak = 0.0 if top <= m else 1.0, 0.0 if peak <= n else 1.0
             m, n = maximum(m, top), maximum(n, peak)
             to, tip = np.float64(m), np.float64(n)
-            u = moved_to(u, was, r, were, to, tip, rate)
+            u = moved_to(u + u_low, was, r, were, to, tip, rate)
+            u_low = 0.0
             if at_top:
-                r = mass(was, r) * exp_nonpositive(away(was, to) * rate)
+                factor = exp_nonpositive(away(was, to) * rate)
+                r = mass(was, r) * factor
+                r_low *= factor
             if at_peak:
-                q = mass(were, q) * exp_nonpositive(away(were, tip) * rate)
+                factor = exp_nonpositive(away(were, tip) * rate)
+                q = mass(were, q) * factor
+                q_low *= factor
         rest, ties, others, matches, more = kl_sums(
             a, b, origin(m), origin(n), inv, blocks.ahead_of(row, g, j, a), blocks.ahead_of(other, og, j, b)
         )
         if m != -np.inf:
-            r += rest + (ties - at_top)
+            r, lost = two_sum(r, rest + (ties - at_top))
+            r_low += lost
         if n != -np.inf:
-            q += others + (matches - at_peak)
-        u += more
+            q, lost = two_sum(q, others + (matches - at_peak))
+            q_low += lost
+        u, lost = two_sum(u, more)
+        u_low += lost if u < np.inf else 0.0
     begin(state)
-    state[M], state[R], state[N], state[Q], state[U] = m, r, n, q, u
+    state[M], state[R], state[N], state[Q], state[U] = m, r + r_low, n, q + q_low, u + u_low
 
 
 @inline
@@ -425,27 +497,58 @@ def entropy_rows(
 
 @leaf
 def sum_pair(
-    row: int, g: Array, other: int, og: Array, j0: int, j1: int, inv: Any, work: int, means: int,
+    row: int, g: Array, other: int, og: Array, j0: int, j1: int, inv: Any, work: int, second: int,
     of_row: Array, state: Array,
 ) -> None:
-    """The sums of a segment's second pass, of JS or of its gradients' means."""
+    """The sums of a segment's second pass."""
     outlined()
     none, r, q = cast(-np.inf, inv), of_row[R], of_row[Q]
-    m, n = origin(cast(of_row[M], inv)), origin(cast(of_row[N], inv))
+    m, n = cast(of_row[M], inv), cast(of_row[N], inv)
     p_of_e, q_of_f = cast(1.0 / (1.0 + r), inv), cast(1.0 / (1.0 + q), inv)
     top, q_top = tops(r, q)
-    first = second = 0.0
+    shift = cast(log1p(r) - log1p(q), inv)
+    state[FIRST] = state[SECOND] = state[THIRD] = state[FOURTH] = 0.0
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
         a = blocks.block(row, g, j, size, none, blocks.buffer(work, X_BLOCK, inv))
         b = blocks.block(other, og, j, size, none, blocks.buffer(work, T_BLOCK, inv))
-        if means:
-            more, others = js_means(a, b, m, n, inv, p_of_e, q_of_f, cast(top, inv), cast(q_top, inv))
-            first += more
-            second += others
+        if second == MEANS:
+            mean, q_mean, total, others = js_means(
+                a, b, m, n, inv, p_of_e, q_of_f, cast(top, inv), cast(q_top, inv)
+            )
+            state[FIRST] += mean
+            state[SECOND] += q_mean
+            state[THIRD] += total
+            state[FOURTH] += others
+        elif second == TERMS:
+            state[FIRST] += js_sum(a, b, m, n, inv, p_of_e, q_of_f)
         else:
-            first += js_sum(a, b, m, n, inv, p_of_e, q_of_f)
-    state[FIRST], state[SECOND] = first, second
+            state[FIRST] += kl_near(a, b, m, n, inv, p_of_e, q_of_f, shift)
+
+
+@inline
+def kl_of(of_row: Array, rate: float) -> Any:
+    """(the Kullback-Leibler divergence of one pass, the size of what is wrong by a few roundings in it)."""
+    far = of_row[U] / (1.0 + of_row[R]) * rate
+    return far + (log1p(of_row[Q]) - log1p(of_row[R])), 1.0 + abs(far)
+
+
+@inline
+def second_pass(which: int, wanted: int, of_row: Array, rate: float) -> int:
+    """What the rows are gone over for a second time: nothing where one is no distribution."""
+    if not (mass(of_row[M], of_row[R]) > 0.0 and mass(of_row[N], of_row[Q]) > 0.0):
+        return NOTHING
+    if which == JS:
+        return MEANS if wanted else TERMS
+    value, size = kl_of(of_row, rate)
+    return NEAR if not wanted and abs(value) < 0.25 * size else NOTHING
+
+
+@inline
+def split(x: float, like: Any) -> Any:
+    """x in two numbers of the type of `like`."""
+    hi = cast(x, like)
+    return hi, cast(x - np.float64(hi), like)
 
 
 @inline
@@ -480,22 +583,21 @@ def pair_rows(
         if phase == WALK:
             continue
         join_segments(states, at, count, rate, of_row)
-        if which == JS and phase != FINISH:
+        second = second_pass(which, wanted, of_row, rate)
+        if second and phase != FINISH:
             for k in range(k0, k1):
                 j0, j1 = k * SEGMENT, min((k + 1) * SEGMENT, columns)
-                sum_pair(row, xg, other, yg, j0, j1, inv, mine, wanted, of_row, states[at + k])
+                sum_pair(row, xg, other, yg, j0, j1, inv, mine, second, of_row, states[at + k])
         if phase == SUM:
             continue
-        if which == JS:
+        if second:
             join_segments(states, at, count, rate, of_row)
         r, q, u = of_row[R], of_row[Q], of_row[U]
         s, z = mass(of_row[M], r), mass(of_row[N], q)
         good = s > 0.0 and z > 0.0
         value = np.nan
-        if good and which == JS:
-            value = of_row[FIRST]
-        elif good:  # never below 0 but by rounding
-            value = max(u / s * rate + (log1p(q) - log1p(r)), 0.0)
+        if good:
+            value = of_row[FIRST] if second else max(kl_of(of_row, rate)[0], 0.0)
         if k0 == 0:
             values[i] = value
         if not wanted:
@@ -509,7 +611,11 @@ def pair_rows(
         m, n = cast(of_row[M], inv), cast(of_row[N], inv)
         p_of_e, q_of_f = cast(1.0 / s, inv), cast(1.0 / z, inv)
         top, q_top = tops(r, q)
-        mean = u / s if u < np.inf else np.nan
+        hi, lo = split(u / s if u < np.inf else np.nan, inv)
+        q_hi = q_lo = lo
+        if which == JS:
+            hi, lo = split(of_row[FIRST] / of_row[THIRD], inv)
+            q_hi, q_lo = split(of_row[SECOND] / of_row[FOURTH], inv)
         for j in range(j0, j1, BLOCK):
             size = min(BLOCK, j1 - j)
             a = blocks.block(row, xg, j, size, none, blocks.buffer(mine, X_BLOCK, inv))
@@ -518,13 +624,13 @@ def pair_rows(
             o2 = view(blocks.buffer(mine, OTHER_BLOCK, inv), a.size, inv)
             if which == KL:
                 kl_slopes(
-                    a, b, m, n, inv, p_of_e, q_of_f, cast(mean, inv), cast(rates[i] * rate * rate, inv),
+                    a, b, m, n, inv, p_of_e, q_of_f, hi, lo, cast(rates[i] * rate * rate, inv),
                     cast(rates[i] * rate, inv), cast(r / s - q / z, inv), o, o2,
                 )
             else:
                 js_slopes(
                     a, b, m, n, inv, p_of_e, q_of_f, cast(top, inv), cast(q_top, inv),
-                    cast(of_row[FIRST], inv), cast(of_row[SECOND], inv), cast(rates[i] * rate, inv), o, o2,
+                    hi, lo, q_hi, q_lo, cast(rates[i] * rate, inv), o, o2,
                 )
             blocks.put(o, size, to, og, j, streamed)
             blocks.put(o2, size, to2, og2, j, streamed)
@@ -602,7 +708,7 @@ class BoundLogits:
         split = (few and workers > 1) or columns > launch.LAUNCH
         phases = (WHOLE,)
         if split:
-            phases = (WALK, SUM, FINISH) if self.which == JS and len(inputs) == 2 else (WALK, FINISH)
+            phases = (WALK, SUM, FINISH) if len(inputs) == 2 else (WALK, FINISH)
         scratch = blocks.Scratch(workers, BLOCKS * BLOCK * self.compute.itemsize)
         streamed = int(
             into_given and all(blocks.streamed(a, b) for a, b in zip(results, inputs, strict=True))
