@@ -14,12 +14,21 @@ from fastloss import reference
 Array = Any
 
 
+# What formulas of the reference call.
+HELPERS = (
+    "_shared", "_scaled", "_logistic", "_focal_parts", "_times_log", "_over_rows", "_share_of_rows", "_logs",
+    "softmax", "log_softmax", "_log_sum_exp", "softmax_jvp", "_exchange",
+)
+
+
 def in_type(formula: Any) -> Any:
     """A formula of the reference, element by element, in the type of its input."""
     names = {**vars(reference), "_wide": np.asarray}
-    for name in ("_shared", "_scaled", "_logistic", "_focal_parts"):
-        names[name] = FunctionType(vars(reference)[name].__code__, names)
-    copy = FunctionType(formula.__code__, names)
+    for name in HELPERS:
+        helper = vars(reference)[name]
+        names[name] = FunctionType(helper.__code__, names, name, helper.__defaults__)
+        names[name].__kwdefaults__ = helper.__kwdefaults__
+    copy = FunctionType(formula.__code__, names, formula.__name__, formula.__defaults__)
     copy.__kwdefaults__ = formula.__kwdefaults__
     return copy
 
@@ -66,6 +75,26 @@ def focal_terms(
     first = u**gamma * (slope + gamma * rate * cross)
     second = u**gamma * (p * q + 2 * gamma * rate * slope + gamma * (gamma + 1) * rate * cross * (rate + 1))
     return _total(weight * first, options), _total(weight * second, options)
+
+
+def divergence_terms(which: str, row: int) -> Any:
+    """Of gradients in logits of row 0 or 1: p (v + sum(p v)) / T, v being the sizes of the logarithms that
+    they are made of; of KL in those of q, (p + q) / T.
+    """
+
+    def terms(*args: Any, axis: int = -1, temperature: float = 1.0, **options: Any) -> Array:
+        x, y = args[row].astype(np.float64), args[1 - row].astype(np.float64)
+        (p, log_p), (q, log_q) = (reference._logs(z, axis, temperature) for z in (x, y))
+        share = reference._share_of_rows(
+            p, options.get("base"), options.get("reduction", "none"), args[2], axis
+        )
+        if (which, row) == ("kl", 1):
+            return (p + q) / temperature * np.abs(share)
+        other = log_q if which == "kl" else np.logaddexp(log_p, log_q) - np.log(2)
+        v = (np.abs(log_p) + np.abs(other)) / (1 if which == "kl" else 2)
+        return softmax_terms(x, v, axis, temperature=temperature) * np.abs(share)
+
+    return terms
 
 
 # ---- values and derivatives -------------------------------------------------------------------

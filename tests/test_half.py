@@ -13,7 +13,7 @@ import ml_dtypes
 import numba
 import numpy as np
 import pytest
-from cases import CASES, ELEMENTS, filled, layouts
+from cases import CASES, DIVERGENCES, ELEMENTS, filled, layouts
 from closeness import assert_close
 from fault import run
 
@@ -327,7 +327,10 @@ def test_special_values(kind: np.dtype[Any]) -> None:
         y = np.arange(7) % columns
         for name in CASES:
             beside: tuple[Any, ...] = ()
-            if name.partition(".")[0] in ELEMENTS:
+            if name.partition(".")[0] in DIVERGENCES:
+                drawn = CASES[name].sample(np.random.default_rng(0), (2, 2), np.float32, {})
+                beside = tuple(v if a.ndim == 2 else v[:, 0] for a in drawn[1:])
+            elif name.partition(".")[0] in ELEMENTS:
                 beside = (v,)
             elif "entropy" in name or "nll" in name:
                 beside = (y, v) if name.endswith("hvp") else (y,)
