@@ -499,8 +499,8 @@ def js_divergence_from_logits(
     `entropy_from_logits`.
 
     Method: `vjp(p_logits, q_logits, cotangent)`, the pair of p (h - sum(p h))/T with h = log(p/m)/2 and
-    q (g - sum(q g))/T with g = log(q/m)/2, times the cotangent; `out` is a pair. It goes over the rows a third
-    time.
+    q (g - sum(q g))/T with g = log(q/m)/2, times the cotangent; `out` is a pair. It goes over the rows a
+    third time.
 
     References
     ----------

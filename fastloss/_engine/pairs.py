@@ -1,9 +1,9 @@
 """Walks of rows of logits, alone or two side by side, whose softmax is understood and never formed.
 
-Entropy is log(s) - u/s, the Kullback-Leibler divergence u/(s T) + log(s of b) - log(s of a), from sums of one
-online walk. With m the running maximum of a, d = a - m and e = exp(d/T): s = 1 + r = sum(e), r leaving out
+Entropy is log(s) - u/s, the Kullback-Leibler divergence the mean u/(s T) of a difference and what lies between
+the normalisers, from sums of one online walk. With m the running maximum of a, d = a - m and e = exp(d/T): s = 1 + r = sum(e), r leaving out
 one element at the maximum, so that digits are kept where one probability is nearly 1; u = sum(e d) of one
-row, sum(e (d - d of b)) of two. The Jensen-Shannon divergence needs both s first, and goes over its rows a
+row, sum(e (d - (b - b at the maximum of a))) of two, in which that element has no part either. The Jensen-Shannon divergence needs both s first, and goes over its rows a
 second time, as all gradients do.
 
 A row's bits depend on its own logits and its length alone: segments of SEGMENT columns, each in blocks of
@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike
 
 from fastloss._engine import arrays, blocks, launch, rows, threads
 from fastloss._engine.arrays import Array, Axis
-from fastloss._engine.blocks import BLOCK, SEGMENT, O_BLOCK, T_BLOCK, X_BLOCK
+from fastloss._engine.blocks import BLOCK, O_BLOCK, SEGMENT, T_BLOCK, X_BLOCK
 from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log_ratio, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
-from fastloss._engine.leaves import block_max
+from fastloss._engine.leaves import block_max, index_of
 from fastloss._engine.rowsums import reduced, unit_of, with_classes
 from fastloss._engine.vector import (
     LANES,
@@ -34,7 +34,6 @@ from fastloss._engine.vector import (
     fence,
     fma,
     fold,
-    itemsize,
     lanes,
     maximum,
     outlined,
@@ -52,8 +51,9 @@ KL, JS = 0, 1
 # What they are gone over for a second time: the value of JS; the means in its gradients; the value of KL
 # where it is small beside what it is a difference of.
 NOTHING, TERMS, MEANS, NEAR = 0, 1, 2, 3
-# What is kept of a segment: m and r of each row, u; and the sums of a second pass.
-M, R, N, Q, U, FIRST, SECOND, THIRD, FOURTH, STATE = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+# What is kept of a segment: m and r of each row, u, b at the maximum of a and a at that of b; and the sums of a
+# second pass.
+M, R, N, Q, U, BESIDE, ACROSS, FIRST, SECOND, THIRD, FOURTH, STATE = range(12)
 # Parts of a worker's scratch, a block each: loaded X_BLOCK and T_BLOCK, results O_BLOCK and of the second row
 OTHER_BLOCK, BLOCKS = 3, 4
 
@@ -227,9 +227,11 @@ def entropy_slopes(x: Array, m: Any, mean: Any, rate: Any, o: Array) -> None:
 
 
 @leaf
-def kl_sums(a: Array, b: Array, m: Any, n: Any, inv: Any, ahead: int, b_ahead: int) -> Any:
+def kl_sums(
+    a: Array, b: Array, m: Any, n: Any, beside: Any, inv: Any, ahead: int, b_ahead: int
+) -> Any:
     """Of e = exp((a - m) inv) and f = exp((b - n) inv): sum and count as `entropy_sums`, of each; and the
-    sum of e (d - (b - n)), d = a - m, or inf where some a has a probability and its b has none.
+    sum of e ((a - m) - (b - beside)), or inf where some a has a probability and its b has none.
     """
     wide()
     total, ties, others, matches, moved = lanes(m), lanes(m), lanes(m), lanes(m), lanes(1.0)
@@ -245,7 +247,7 @@ def kl_sums(a: Array, b: Array, m: Any, n: Any, inv: Any, ahead: int, b_ahead: i
             ties[k] += one if d == zero else zero
             others[k] += zero if c == zero else f
             matches[k] += one if c == zero else zero
-            t = e * (d - c) if e > zero else zero
+            t = e * (d - (q[k] - beside)) if e > zero else zero
             moved[k] += np.float64(inf if (q[k] == -inf) & (p[k] > -inf) else t)
     return (
         np.float64(fold(total)), np.float64(fold(ties)), np.float64(fold(others)), np.float64(fold(matches)),
@@ -277,11 +279,11 @@ def kl_near(
 
 @leaf
 def kl_slopes(
-    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, hi: Any, lo: Any, rate: Any,
+    a: Array, b: Array, m: Any, n: Any, beside: Any, inv: Any, p_of_e: Any, q_of_f: Any, mean: Any, rate: Any,
     q_rate: Any, both: Any, o: Array, r: Array,
 ) -> None:
-    """o = p (d - hi - lo) rate, exactly 0 where p is, d = (a - m) - (b - n); r = (q - p) q_rate, q - p being
-    `both` where a and b are at their maxima.
+    """o = p ((a - m) - (b - beside) - mean) rate, exactly 0 where p is; r = (q - p) q_rate, q - p being `both`
+    where a and b are at their maxima.
     """
     wide()
     zero = cast(0.0, m)
@@ -290,7 +292,7 @@ def kl_slopes(
         for k in range(LANES):
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
-            v[k] = zero if p == zero else p * (((d - c) - hi) - lo) * rate
+            v[k] = zero if p == zero else p * ((d - (right[k] - beside)) - mean) * rate
             more = both if (d == zero) & (c == zero) else q - p
             w[k] = zero if more == zero else more * q_rate
         store(v, part(o, j))
@@ -313,9 +315,10 @@ def js_sum(a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: An
 
 @leaf
 def js_means(
-    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any
+    a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any, top: Any,
+    q_top: Any,
 ) -> Any:
-    """The sums of p h and of q g, h and g being what p and q `lean` by; and of p and q, as they have been
+    """The sums of p h and of q g, h and g being what p and q `lean` by beyond `top` and `q_top`; and of p and q, as they have been
     rounded. log(p/q) is the difference of the logits less `shift`.
     """
     wide()
@@ -326,8 +329,8 @@ def js_means(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             ratio = (d - c) * inv - shift
-            mean[k] = fma(np.float64(p), np.float64(lean(p, q, ratio)), mean[k])
-            other[k] = fma(np.float64(q), np.float64(lean(q, p, -ratio)), other[k])
+            mean[k] = fma(np.float64(p), np.float64(lean(p, q, ratio) - top), mean[k])
+            other[k] = fma(np.float64(q), np.float64(lean(q, p, -ratio) - q_top), other[k])
             total[k] += np.float64(p)
             others[k] += np.float64(q)
     return fold(mean), fold(other), fold(total), fold(others)
@@ -336,11 +339,9 @@ def js_means(
 @leaf
 def js_slopes(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any,
-    hi: Any, lo: Any, q_hi: Any, q_lo: Any, rate: Any, o: Array, r: Array,
+    top: Any, q_top: Any, mean: Any, q_mean: Any, rate: Any, o: Array, r: Array,
 ) -> None:
-    """o = p (h - hi - lo) rate and r = q (g - q_hi - q_lo) rate, exactly 0 where p or q is; h and g as
-    `js_means`.
-    """
+    """o = p (h - mean) rate and r = q (g - q_mean) rate, exactly 0 where p or q is; h and g as `js_means`."""
     wide()
     zero = cast(0.0, m)
     for j in range(0, a.size, LANES):
@@ -349,8 +350,8 @@ def js_slopes(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             ratio = (d - c) * inv - shift
-            v[k] = zero if p == zero else p * ((lean(p, q, ratio) - hi) - lo) * rate
-            w[k] = zero if q == zero else q * ((lean(q, p, -ratio) - q_hi) - q_lo) * rate
+            v[k] = zero if p == zero else p * ((lean(p, q, ratio) - top) - mean) * rate
+            w[k] = zero if q == zero else q * ((lean(q, p, -ratio) - q_top) - q_mean) * rate
         store(v, part(o, j))
         store(w, part(r, j))
 
@@ -371,17 +372,17 @@ def away(m: float, top: float) -> float:
 @inline
 def rest_of(m: float, r: float, k: float, t: float, top: float, inv: float) -> float:
     """r below `top`, the larger of m and k, of r below m and t below k."""
-    if k > m:
-        return mass(m, r) * exp_nonpositive(away(m, top) * inv) + t
-    return r + mass(k, t) * exp_nonpositive(away(k, top) * inv)
+    old: float = mass(m, r) * exp_nonpositive(away(m, top) * inv) + t
+    new: float = r + mass(k, t) * exp_nonpositive(away(k, top) * inv)
+    return old if k > m else new
 
 
 @inline
 def moved_to(u: float, m: float, r: float, n: float, top: float, other: float, inv: float) -> float:
-    """u = sum(e (d - c)), d below m and c below n, as one below `top` and `other`."""
+    """u = sum(e (d - c)), d = a - m and c = b - n, as one with `top` and `other` for m and n."""
     far = away(m, top)
-    near = u + mass(m, r) * (far - away(n, other))
-    return near * exp_nonpositive(far * inv) if m != -np.inf and u != np.inf else u
+    moved: float = (u + mass(m, r) * (far - (n - other))) * exp_nonpositive(far * inv)
+    return moved if m != -np.inf and u != np.inf else u
 
 
 @inline
@@ -391,11 +392,15 @@ def origin(m: Any) -> Any:
 
 
 @inline
-def join(to: Array, m: float, r: float, n: float, q: float, u: float, inv: float) -> None:
+def join(to: Array, state: Array, inv: float) -> None:
     """Add a state to another."""
+    m, r, n, q = state[M], state[R], state[N], state[Q]
     top, other = maximum(to[M], m), maximum(to[N], n)
-    left = moved_to(to[U], to[M], to[R], to[N], top, other, inv)
-    to[U] = left + moved_to(u, m, r, n, top, other, inv)
+    beside = state[BESIDE] if m > to[M] else to[BESIDE]
+    left = moved_to(to[U], to[M], to[R], to[BESIDE], top, beside, inv)
+    to[U] = left + moved_to(state[U], m, r, state[BESIDE], top, beside, inv)
+    to[BESIDE] = beside
+    to[ACROSS] = state[ACROSS] if n > to[N] else to[ACROSS]
     to[R] = rest_of(to[M], to[R], m, r, top, inv)
     to[Q] = rest_of(to[N], to[Q], n, q, other, inv)
     to[M], to[N] = top, other
@@ -404,7 +409,7 @@ def join(to: Array, m: float, r: float, n: float, q: float, u: float, inv: float
 @inline
 def begin(state: Array) -> None:
     state[M] = state[N] = -np.inf
-    state[R] = state[Q] = state[U] = 0.0
+    state[R] = state[Q] = state[U] = state[BESIDE] = state[ACROSS] = 0.0
 
 
 @leaf
@@ -414,7 +419,7 @@ def join_segments(states: Array, at: int, count: int, inv: float, to: Array) -> 
     begin(to)
     to[FIRST] = to[SECOND] = to[THIRD] = to[FOURTH] = 0.0
     for k in range(at, at + count):
-        join(to, states[k, M], states[k, R], states[k, N], states[k, Q], states[k, U], inv)
+        join(to, states[k], inv)
         for which in range(FIRST, STATE):
             to[which] += states[k, which]
 
@@ -422,7 +427,7 @@ def join_segments(states: Array, at: int, count: int, inv: float, to: Array) -> 
 # ---- walks ----------------------------------------------------------------------------------
 @leaf
 def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, state: Array) -> None:
-    """The state of a segment; u = sum(e (x - m)), that of two rows of which one is all 0."""
+    """The state of a segment; u = sum(e (x - m)), that of two rows of which one is 0 all over."""
     x_block = blocks.buffer(work, X_BLOCK, zero)
     m = cast(-np.inf, zero)
     r = u = low = 0.0  # r + low: blocks add up without rounding
@@ -444,7 +449,7 @@ def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, sta
             low += lost
             u += more
     begin(state)
-    state[M], state[R], state[U], state[N] = m, r + low, u, 0.0
+    state[M], state[R], state[U] = m, r + low, u
 
 
 @leaf
@@ -455,6 +460,7 @@ def walk_pair(
     x_block, t_block = blocks.buffer(work, X_BLOCK, inv), blocks.buffer(work, T_BLOCK, inv)
     none, rate = cast(-np.inf, inv), np.float64(inv)
     m = n = none
+    beside = across = cast(0.0, inv)
     r = q = u = r_low = q_low = u_low = 0.0  # r + r_low, …: blocks add up without rounding
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
@@ -466,18 +472,22 @@ def walk_pair(
             at_top, at_peak = 0.0 if top <= m else 1.0, 0.0 if peak <= n else 1.0
             m, n = maximum(m, top), maximum(n, peak)
             to, tip = np.float64(m), np.float64(n)
-            u = moved_to(u + u_low, was, r, were, to, tip, rate)
-            u_low = 0.0
             if at_top:
+                aside = np.float64(beside)
+                beside = origin(b[index_of(a, m)])
+                u = moved_to(u + u_low, was, r, aside, to, np.float64(beside), rate)
+                u_low = 0.0
                 factor = exp_nonpositive(away(was, to) * rate)
                 r = mass(was, r) * factor
                 r_low *= factor
             if at_peak:
+                across = origin(a[index_of(b, n)])
                 factor = exp_nonpositive(away(were, tip) * rate)
                 q = mass(were, q) * factor
                 q_low *= factor
         rest, ties, others, matches, more = kl_sums(
-            a, b, origin(m), origin(n), inv, blocks.ahead_of(row, g, j, a), blocks.ahead_of(other, og, j, b)
+            a, b, origin(m), origin(n), beside, inv, blocks.ahead_of(row, g, j, a),
+            blocks.ahead_of(other, og, j, b),
         )
         if m != -np.inf:
             r, lost = two_sum(r, rest + (ties - at_top))
@@ -489,6 +499,7 @@ def walk_pair(
         u_low += lost if u < np.inf else 0.0
     begin(state)
     state[M], state[R], state[N], state[Q], state[U] = m, r + r_low, n, q + q_low, u + u_low
+    state[BESIDE], state[ACROSS] = beside, across
 
 
 @inline
@@ -553,13 +564,16 @@ def sum_pair(
     m, n = cast(of_row[M], inv), cast(of_row[N], inv)
     p_of_e, q_of_f = cast(1.0 / (1.0 + r), inv), cast(1.0 / (1.0 + q), inv)
     shift = cast(log1p(r) - log1p(q), inv)
+    top, q_top = tops(of_row, inv, p_of_e, q_of_f, shift)
     state[FIRST] = state[SECOND] = state[THIRD] = state[FOURTH] = 0.0
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
         a = blocks.block(row, g, j, size, none, blocks.buffer(work, X_BLOCK, inv))
         b = blocks.block(other, og, j, size, none, blocks.buffer(work, T_BLOCK, inv))
         if second == MEANS:
-            mean, q_mean, total, others = js_means(a, b, m, n, inv, p_of_e, q_of_f, shift)
+            mean, q_mean, total, others = js_means(
+                a, b, m, n, inv, p_of_e, q_of_f, shift, top, q_top
+            )
             state[FIRST] += mean
             state[SECOND] += q_mean
             state[THIRD] += total
@@ -573,8 +587,9 @@ def sum_pair(
 @inline
 def kl_of(of_row: Array, rate: float) -> Any:
     """(the Kullback-Leibler divergence of one pass, the size of what is wrong by a few roundings in it)."""
-    far = of_row[U] / (1.0 + of_row[R]) * rate
-    return far + (log1p(of_row[Q]) - log1p(of_row[R])), 1.0 + abs(far)
+    far, more = of_row[U] / (1.0 + of_row[R]) * rate, (of_row[N] - of_row[BESIDE]) * rate
+    value = far + more + (log1p(of_row[Q]) - log1p(of_row[R])) if far < np.inf else far
+    return value, 1.0 + abs(far) + abs(more)
 
 
 @inline
@@ -589,10 +604,15 @@ def second_pass(which: int, wanted: int, of_row: Array, rate: float) -> int:
 
 
 @inline
-def split(x: float, like: Any) -> Any:
-    """x in two numbers of the type of `like`."""
-    hi = cast(x, like)
-    return hi, cast(x - np.float64(hi), like)
+def tops(of_row: Array, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any) -> Any:
+    """What p leans by at the maximum of a, and q at that of b: what the others are measured from, as they have
+    all but no part in the means where they are nearly 1.
+    """
+    c, d = cast(of_row[BESIDE], inv) - cast(of_row[N], inv), cast(of_row[ACROSS], inv) - cast(of_row[M], inv)
+    zero, one = cast(0.0, inv), cast(1.0, inv)
+    f, e = exp_nonpositive(c * inv), exp_nonpositive(d * inv)
+    top = lean(one * p_of_e, f * q_of_f, (zero - c) * inv - shift)
+    return top, lean(one * q_of_f, e * p_of_e, -((d - zero) * inv - shift))
 
 
 @kernel
@@ -648,11 +668,11 @@ def pair_rows(
         m, n = cast(of_row[M], inv), cast(of_row[N], inv)
         p_of_e, q_of_f = cast(1.0 / s, inv), cast(1.0 / z, inv)
         shift = cast(log1p(r) - log1p(q), inv)
-        hi, lo = split(u / s if u < np.inf else np.nan, inv)
-        q_hi = q_lo = lo
+        top, q_top = tops(of_row, inv, p_of_e, q_of_f, shift)
+        beside, mean = cast(of_row[BESIDE], inv), cast(u / s if u < np.inf else np.nan, inv)
+        q_mean = mean
         if which == JS:
-            hi, lo = split(of_row[FIRST] / of_row[THIRD], inv)
-            q_hi, q_lo = split(of_row[SECOND] / of_row[FOURTH], inv)
+            mean, q_mean = cast(of_row[FIRST] / of_row[THIRD], inv), cast(of_row[SECOND] / of_row[FOURTH], inv)
         for j in range(j0, j1, BLOCK):
             size = min(BLOCK, j1 - j)
             a = blocks.block(row, xg, j, size, none, blocks.buffer(mine, X_BLOCK, inv))
@@ -661,13 +681,13 @@ def pair_rows(
             o2 = view(blocks.buffer(mine, OTHER_BLOCK, inv), a.size, inv)
             if which == KL:
                 kl_slopes(
-                    a, b, m, n, inv, p_of_e, q_of_f, hi, lo, cast(rates[i] * rate * rate, inv),
+                    a, b, m, n, beside, inv, p_of_e, q_of_f, mean, cast(rates[i] * rate * rate, inv),
                     cast(rates[i] * rate, inv), cast(r / s - q / z, inv), o, o2,
                 )
             else:
                 js_slopes(
                     a, b, m, n, inv, p_of_e, q_of_f, shift,
-                    hi, lo, q_hi, q_lo, cast(rates[i] * rate, inv), o, o2,
+                    top, q_top, mean, q_mean, cast(rates[i] * rate, inv), o, o2,
                 )
             blocks.put(o, size, to, og, j, streamed)
             blocks.put(o2, size, to2, og2, j, streamed)
@@ -743,7 +763,7 @@ class BoundLogits:
         workers = launch.workers(n * columns, n * count if few else n)
         # A task is short enough to wait for when Ctrl-C comes.
         split = (few and workers > 1) or columns > launch.LAUNCH
-        phases = (WHOLE,)
+        phases: tuple[int, ...] = (WHOLE,)
         if split:
             phases = (WALK, SUM, FINISH) if len(inputs) == 2 else (WALK, FINISH)
         scratch = blocks.Scratch(workers, BLOCKS * BLOCK * self.compute.itemsize)
