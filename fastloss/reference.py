@@ -946,8 +946,8 @@ def entropy_from_logits_vjp(
     """Row i: -sum_j p_i p_j (log p_i - log p_j)."""
     p, log_p = _logs(x, axis, 1.0)
     slope = -softmax_jvp(x, np.where(log_p == -np.inf, 0, log_p), axis)
-    slope = slope * _share_of_rows(p, base, reduction, cotangent, axis)
-    return slope
+    scaled: Array = slope * _share_of_rows(p, base, reduction, cotangent, axis)
+    return scaled
 
 
 def kl_divergence_from_logits(

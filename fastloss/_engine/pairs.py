@@ -1,10 +1,11 @@
 """Walks of rows of logits, alone or two side by side, whose softmax is understood and never formed.
 
-Entropy is log(s) - u/s, the Kullback-Leibler divergence the mean u/(s T) of a difference and what lies between
-the normalisers, from sums of one online walk. With m the running maximum of a, d = a - m and e = exp(d/T): s = 1 + r = sum(e), r leaving out
-one element at the maximum, so that digits are kept where one probability is nearly 1; u = sum(e d) of one
-row, sum(e (d - (b - b at the maximum of a))) of two, in which that element has no part either. The Jensen-Shannon divergence needs both s first, and goes over its rows a
-second time, as all gradients do.
+Entropy is log(s) - u/s, the Kullback-Leibler divergence u/(s T) and what lies between the normalisers, from
+sums of one online walk. With m the running maximum of a, d = a - m and e = exp(d/T): s = 1 + r = sum(e), r
+leaving out one element at the maximum, so that digits are kept where one probability is nearly 1; u is
+sum(e d) of one row, and sum(e (d - (b - c))) of two, c being b at the maximum of a, so that this element has
+no part in it either. The Jensen-Shannon divergence needs both s first, and goes over its rows a second time,
+as all gradients do.
 
 A row's bits depend on its own logits and its length alone: segments of SEGMENT columns, each in blocks of
 BLOCK, are joined in order. A task is a row, or where rows are few and long a segment of one (phases WALK, SUM
@@ -23,7 +24,7 @@ from numpy.typing import ArrayLike
 from fastloss._engine import arrays, blocks, launch, rows, threads
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import BLOCK, O_BLOCK, SEGMENT, T_BLOCK, X_BLOCK
-from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log_ratio, two_sum
+from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log1p_unit, log_ratio, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
@@ -51,8 +52,8 @@ KL, JS = 0, 1
 # What they are gone over for a second time: the value of JS; the means in its gradients; the value of KL
 # where it is small beside what it is a difference of.
 NOTHING, TERMS, MEANS, NEAR = 0, 1, 2, 3
-# What is kept of a segment: m and r of each row, u, b at the maximum of a and a at that of b; and the sums of a
-# second pass.
+# What is kept of a segment: m and r of each row, u, b at the maximum of a, a at that of b; and the sums of
+# a second pass.
 M, R, N, Q, U, BESIDE, ACROSS, FIRST, SECOND, THIRD, FOURTH, STATE = range(12)
 # Parts of a worker's scratch, a block each: loaded X_BLOCK and T_BLOCK, results O_BLOCK and of the second row
 OTHER_BLOCK, BLOCKS = 3, 4
@@ -154,11 +155,22 @@ def _log_cosh(x: Any) -> Any:
 
 @inline
 def lean(p: Any, q: Any, ratio: Any) -> Any:
-    """log(2 p/(p + q)) / 2 for ratio = log(p/q), which is right where that is small; 0 where p is."""
+    """log(2 p/(p + q)) / 2 for ratio = log(p/q), which is right where that is small: log(2)/2, or 0, and the
+    rest, which keeps its digits where q is small, and where it is near p; 0 where p is.
+    """
     zero, half, quarter = cast(0.0, p), cast(0.5, p), cast(0.25, p)
     near = quarter * ratio - half * log_cosh(half * ratio)
-    far = half * log_ratio(p, half * p + half * q)
-    return (near if abs(ratio) <= half else far) if p > zero else zero
+    below = half * log_ratio(p, half * p + half * q)
+    above = -(half * log1p_unit(q / p))
+    rest = above if ratio > half else (near if ratio >= -half else below)
+    return (cast(0.34657359027997264, p) if ratio > half else zero), (rest if p > zero else zero)
+
+
+@inline
+def beyond(p: Any, q: Any, ratio: Any, top: Any, rest: Any) -> Any:
+    """What p leans by beyond top + rest."""
+    a, b = lean(p, q, ratio)
+    return (a - top) + (b - rest)
 
 
 # ---- a term of the Kullback-Leibler divergence of distributions near each other --------------
@@ -282,8 +294,8 @@ def kl_slopes(
     a: Array, b: Array, m: Any, n: Any, beside: Any, inv: Any, p_of_e: Any, q_of_f: Any, mean: Any, rate: Any,
     q_rate: Any, both: Any, o: Array, r: Array,
 ) -> None:
-    """o = p ((a - m) - (b - beside) - mean) rate, exactly 0 where p is; r = (q - p) q_rate, q - p being `both`
-    where a and b are at their maxima.
+    """o = p ((a - m) - (b - beside) - mean) rate, exactly 0 where p is; r = (q - p) q_rate, q - p being
+    `both` where a and b are at their maxima.
     """
     wide()
     zero = cast(0.0, m)
@@ -316,10 +328,10 @@ def js_sum(a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: An
 @leaf
 def js_means(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any, top: Any,
-    q_top: Any,
+    rest: Any, q_top: Any, q_rest: Any,
 ) -> Any:
-    """The sums of p h and of q g, h and g being what p and q `lean` by beyond `top` and `q_top`; and of p and q, as they have been
-    rounded. log(p/q) is the difference of the logits less `shift`.
+    """The sums of p h and of q g, h and g being what p and q lean by `beyond` those at the maxima; and of p
+    and q, as they have been rounded. log(p/q) is the difference of the logits less `shift`.
     """
     wide()
     mean, other, total, others = lanes(1.0), lanes(1.0), lanes(1.0), lanes(1.0)
@@ -329,8 +341,8 @@ def js_means(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             ratio = (d - c) * inv - shift
-            mean[k] = fma(np.float64(p), np.float64(lean(p, q, ratio) - top), mean[k])
-            other[k] = fma(np.float64(q), np.float64(lean(q, p, -ratio) - q_top), other[k])
+            mean[k] = fma(np.float64(p), np.float64(beyond(p, q, ratio, top, rest)), mean[k])
+            other[k] = fma(np.float64(q), np.float64(beyond(q, p, -ratio, q_top, q_rest)), other[k])
             total[k] += np.float64(p)
             others[k] += np.float64(q)
     return fold(mean), fold(other), fold(total), fold(others)
@@ -339,7 +351,7 @@ def js_means(
 @leaf
 def js_slopes(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any,
-    top: Any, q_top: Any, mean: Any, q_mean: Any, rate: Any, o: Array, r: Array,
+    top: Any, rest: Any, q_top: Any, q_rest: Any, mean: Any, q_mean: Any, rate: Any, o: Array, r: Array,
 ) -> None:
     """o = p (h - mean) rate and r = q (g - q_mean) rate, exactly 0 where p or q is; h and g as `js_means`."""
     wide()
@@ -350,8 +362,8 @@ def js_slopes(
             d, c = left[k] - m, right[k] - n
             p, q = exp_nonpositive(d * inv) * p_of_e, exp_nonpositive(c * inv) * q_of_f
             ratio = (d - c) * inv - shift
-            v[k] = zero if p == zero else p * ((lean(p, q, ratio) - top) - mean) * rate
-            w[k] = zero if q == zero else q * ((lean(q, p, -ratio) - q_top) - q_mean) * rate
+            v[k] = zero if p == zero else p * (beyond(p, q, ratio, top, rest) - mean) * rate
+            w[k] = zero if q == zero else q * (beyond(q, p, -ratio, q_top, q_rest) - q_mean) * rate
         store(v, part(o, j))
         store(w, part(r, j))
 
@@ -564,7 +576,7 @@ def sum_pair(
     m, n = cast(of_row[M], inv), cast(of_row[N], inv)
     p_of_e, q_of_f = cast(1.0 / (1.0 + r), inv), cast(1.0 / (1.0 + q), inv)
     shift = cast(log1p(r) - log1p(q), inv)
-    top, q_top = tops(of_row, inv, p_of_e, q_of_f, shift)
+    top, rest, q_top, q_rest = tops(of_row, inv, p_of_e, q_of_f, shift)
     state[FIRST] = state[SECOND] = state[THIRD] = state[FOURTH] = 0.0
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
@@ -572,7 +584,7 @@ def sum_pair(
         b = blocks.block(other, og, j, size, none, blocks.buffer(work, T_BLOCK, inv))
         if second == MEANS:
             mean, q_mean, total, others = js_means(
-                a, b, m, n, inv, p_of_e, q_of_f, shift, top, q_top
+                a, b, m, n, inv, p_of_e, q_of_f, shift, top, rest, q_top, q_rest
             )
             state[FIRST] += mean
             state[SECOND] += q_mean
@@ -605,14 +617,15 @@ def second_pass(which: int, wanted: int, of_row: Array, rate: float) -> int:
 
 @inline
 def tops(of_row: Array, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any) -> Any:
-    """What p leans by at the maximum of a, and q at that of b: what the others are measured from, as they have
-    all but no part in the means where they are nearly 1.
+    """What p leans by at the maximum of a, and q at that of b. What others do is measured from there, so that
+    a probability that is nearly 1 has no part in the means.
     """
     c, d = cast(of_row[BESIDE], inv) - cast(of_row[N], inv), cast(of_row[ACROSS], inv) - cast(of_row[M], inv)
     zero, one = cast(0.0, inv), cast(1.0, inv)
     f, e = exp_nonpositive(c * inv), exp_nonpositive(d * inv)
-    top = lean(one * p_of_e, f * q_of_f, (zero - c) * inv - shift)
-    return top, lean(one * q_of_f, e * p_of_e, -((d - zero) * inv - shift))
+    top, rest = lean(one * p_of_e, f * q_of_f, (zero - c) * inv - shift)
+    q_top, q_rest = lean(one * q_of_f, e * p_of_e, -((d - zero) * inv - shift))
+    return top, rest, q_top, q_rest
 
 
 @kernel
@@ -668,11 +681,12 @@ def pair_rows(
         m, n = cast(of_row[M], inv), cast(of_row[N], inv)
         p_of_e, q_of_f = cast(1.0 / s, inv), cast(1.0 / z, inv)
         shift = cast(log1p(r) - log1p(q), inv)
-        top, q_top = tops(of_row, inv, p_of_e, q_of_f, shift)
+        top, rest, q_top, q_rest = tops(of_row, inv, p_of_e, q_of_f, shift)
         beside, mean = cast(of_row[BESIDE], inv), cast(u / s if u < np.inf else np.nan, inv)
         q_mean = mean
         if which == JS:
-            mean, q_mean = cast(of_row[FIRST] / of_row[THIRD], inv), cast(of_row[SECOND] / of_row[FOURTH], inv)
+            mean = cast(of_row[FIRST] / of_row[THIRD], inv)
+            q_mean = cast(of_row[SECOND] / of_row[FOURTH], inv)
         for j in range(j0, j1, BLOCK):
             size = min(BLOCK, j1 - j)
             a = blocks.block(row, xg, j, size, none, blocks.buffer(mine, X_BLOCK, inv))
@@ -687,7 +701,8 @@ def pair_rows(
             else:
                 js_slopes(
                     a, b, m, n, inv, p_of_e, q_of_f, shift,
-                    top, q_top, mean, q_mean, cast(rates[i] * rate, inv), o, o2,
+                    top, rest, q_top, q_rest, mean, q_mean,
+                    cast(rates[i] * rate, inv), o, o2,
                 )
             blocks.put(o, size, to, og, j, streamed)
             blocks.put(o2, size, to2, og2, j, streamed)
