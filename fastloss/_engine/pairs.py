@@ -28,7 +28,7 @@ from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log1p_u
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
-from fastloss._engine.rowsums import reduced, unit_of, with_classes
+from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
 from fastloss._engine.vector import (
     LANES,
     cast,
@@ -103,6 +103,47 @@ def _near(q: Any) -> Any:
     return lambda q: _near_64(q)
 
 
+# (1 + t) log(1 + t) near its minimax polynomials of 0.6 <= t <= 1.
+_FAR_32 = tuple(np.float32(c) for c in (
+    -0.0006282032, 1.0052558, 0.481116967, -0.128263569,
+    0.0336192601, -0.00480589596,
+))  # fmt: skip
+_FAR_64 = (
+    -5.98099308523466894e-8, 1.0000012067024007, 0.499988578987318235,
+    -0.166599252612993783, 0.0830549524770153538, -0.0491443900173587643,
+    0.0312982710814839165, -0.0199581769544791579, 0.0119227498114256971,
+    -0.00627078769630821329, 0.00273871298392996928, -0.000934505647908924363,
+    0.000230688852445797931, -0.0000363614468807852522, 2.73440973142499974e-6,
+)
+
+
+@inline
+def _far_32(t: Any) -> Any:
+    s = _FAR_32[5]
+    for k in (4, 3, 2, 1, 0):
+        s = fma(s, t, _FAR_32[k])
+    return s
+
+
+@inline
+def _far_64(t: Any) -> Any:
+    s = _FAR_64[14]
+    for k in (13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
+        s = fma(s, t, _FAR_64[k])
+    return s
+
+
+def far(t: Any) -> Any:
+    """(1 + t) log(1 + t) of 0.6 <= t <= 1."""
+
+
+@by_type(far)
+def _far(t: Any) -> Any:
+    if t == types.float32:
+        return lambda t: _far_32(t)
+    return lambda t: _far_64(t)
+
+
 @inline
 def js_term(p: Any, q: Any) -> Any:
     """(p log(p/m) + q log(q/m)) / 2, m = (p + q)/2, with all its digits where p is near q: 0 at 0, 0; NaN
@@ -111,10 +152,10 @@ def js_term(p: Any, q: Any) -> Any:
     zero, half = cast(0.0, p), cast(0.5, p)
     a, b = half * p, half * q
     m = a + b
-    t = (a - b) / m
-    close = half * m * near(t * t)
-    far = (a * log_ratio(p, m) if p > zero else zero) + (b * log_ratio(q, m) if q > zero else zero)
-    y = close if abs(t) <= cast(0.6, p) else far
+    t = abs(a - b) / m
+    less = a if a < b else b
+    beyond = half * m * far(t) + less * log_ratio(less + less, m)  # the smaller may be 0
+    y = half * m * near(t * t) if t <= cast(0.6, p) else beyond
     return (zero if m == zero else y) if (p >= zero) & (q >= zero) else cast(np.nan, p)
 
 
@@ -207,10 +248,12 @@ def _excess(d: Any) -> Any:
 
 # ---- leaves ---------------------------------------------------------------------------------
 @leaf
-def entropy_sums(x: Array, m: Any, ahead: int) -> Any:
-    """The sum of e = exp(x - m) but of the elements at m; how many those are; the sum of e (x - m)."""
+def entropy_sums(x: Array, m: Any, peak: bool, ahead: int) -> Any:
+    """The sum of e = exp(x - m), where `peak` but of the elements at m; how many those are; and the sum of
+    e (x - m), no term of which is above 0.
+    """
     wide()
-    total, ties, moved = lanes(m), lanes(m), lanes(1.0)
+    total, ties, moved = lanes(m), lanes(m), lanes(m)
     zero, one = cast(0.0, m), cast(1.0, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
@@ -218,10 +261,13 @@ def entropy_sums(x: Array, m: Any, ahead: int) -> Any:
         for k in range(LANES):
             d = q[k] - m
             e = exp_nonpositive(d)
-            total[k] += zero if d == zero else e
-            ties[k] += one if d == zero else zero
-            moved[k] += np.float64(e * (d if e > zero else zero))
-    return np.float64(fold(total)), np.float64(fold(ties)), fold(moved)
+            if peak:
+                total[k] += zero if d == zero else e
+                ties[k] += one if d == zero else zero
+            else:
+                total[k] += e
+            moved[k] += e * (d if e > zero else zero)
+    return np.float64(fold(total)), np.float64(fold(ties)), np.float64(fold(moved))
 
 
 @leaf
@@ -312,17 +358,22 @@ def kl_slopes(
 
 
 @leaf
-def js_sum(a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any) -> float:
-    """The sum of the terms of the Jensen-Shannon divergence."""
+def probabilities(x: Array, m: Any, inv: Any, p_of_e: Any, o: Array) -> None:
+    """o = p."""
     wide()
-    total = lanes(1.0)
-    for j in range(0, a.size, LANES):
-        left, right = part(a, j), part(b, j)
+    for j in range(0, x.size, LANES):
+        q, v = part(x, j), lanes(m)
         for k in range(LANES):
-            p = exp_nonpositive((left[k] - m) * inv) * p_of_e
-            q = exp_nonpositive((right[k] - n) * inv) * q_of_f
-            total[k] += np.float64(js_term(p, q))
-    return float(fold(total))
+            v[k] = exp_nonpositive((q[k] - m) * inv) * p_of_e
+        store(v, part(o, j))
+
+
+@leaf
+def js_terms(p: Array, q: Array, o: Array) -> None:
+    """o = the terms of the Jensen-Shannon divergence. In a plain loop: it is too long for LANES at once."""
+    wide()
+    for j in range(p.size):
+        o[j] = js_term(p[j], q[j])
 
 
 @leaf
@@ -455,7 +506,7 @@ def walk_entropy(row: int, g: Array, j0: int, j1: int, zero: Any, work: int, sta
             r = mass(was, r) * factor
             low *= factor
             at_top = 1.0
-        rest, ties, more = entropy_sums(x, origin(m), blocks.ahead_of(row, g, j, x))
+        rest, ties, more = entropy_sums(x, origin(m), at_top > 0.0, blocks.ahead_of(row, g, j, x))
         if m != -np.inf:
             r, lost = two_sum(r, rest + (ties - at_top))
             low += lost
@@ -591,7 +642,12 @@ def sum_pair(
             state[THIRD] += total
             state[FOURTH] += others
         elif second == TERMS:
-            state[FIRST] += js_sum(a, b, m, n, inv, p_of_e, q_of_f)
+            p = view(blocks.buffer(work, O_BLOCK, inv), a.size, inv)
+            p2 = view(blocks.buffer(work, OTHER_BLOCK, inv), a.size, inv)
+            probabilities(a, m, inv, p_of_e, p)
+            probabilities(b, n, inv, q_of_f, p2)
+            js_terms(p, p2, view(blocks.buffer(work, X_BLOCK, inv), a.size, inv))
+            state[FIRST] += row_sum(view(blocks.buffer(work, X_BLOCK, inv), a.size, inv), 0, a.size)
         else:
             state[FIRST] += kl_near(a, b, m, n, inv, p_of_e, q_of_f, shift)
 
