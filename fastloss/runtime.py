@@ -256,8 +256,8 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
             needed = [p.name for p in parameters if p.default is inspect.Parameter.empty]
             arguments = {name: values.get(name, x) for name in needed}
             if "cotangent" in needed:
-                own = {n: v for n, v in arguments.items() if n != "cotangent"}
-                arguments["cotangent"] = np.zeros_like(operation(**own))
+                own = [v for n, v in arguments.items() if n != "cotangent"]
+                arguments["cotangent"] = np.zeros_like(operation(*own))
             yield call, arguments
             if any(p.name == "temperature" for p in parameters):  # so far off that float64 computes it
                 yield call, {**arguments, "temperature": 1e-20}
