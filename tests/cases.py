@@ -298,7 +298,13 @@ def _divergence_cases() -> list[Case]:
     for name, (sample, options) in DIVERGENCES.items():
         op, truth = getattr(fl, name), getattr(reference, name)
         rowwise = name == "information_content"
-        cases.append(Case(name, op, truth, naive.in_type(truth), sample, options, rowwise=rowwise))
+        terms = naive.kl_terms if name == "kl_divergence_from_logits" else None
+        cases.append(
+            Case(
+                name, op, truth, naive.in_type(truth), sample, options, rowwise=rowwise, terms=terms,
+                cancels=True,
+            )
+        )
         if not name.endswith("from_logits"):
             continue
         slope = getattr(reference, f"{name}_vjp")

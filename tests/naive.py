@@ -97,6 +97,15 @@ def divergence_terms(which: str, row: int) -> Any:
     return terms
 
 
+def kl_terms(
+    x: Array, y: Array, axis: int = -1, *, temperature: float = 1.0, base: Any = None, reduction: str = "none"
+) -> Array:
+    """Of the divergence of logits: p (|log p| + |log q|)."""
+    (p, log_p), (_, log_q) = (reference._logs(z.astype(np.float64), axis, temperature) for z in (x, y))
+    rows = (p * (np.abs(log_p) + np.abs(log_q))).sum(axis=axis)
+    return np.abs(reference._over_rows(rows, base, reduction))
+
+
 # ---- values and derivatives -------------------------------------------------------------------
 
 
