@@ -298,7 +298,9 @@ def _divergence_cases() -> list[Case]:
     for name, (sample, options) in DIVERGENCES.items():
         op, truth = getattr(fl, name), getattr(reference, name)
         rowwise = name == "information_content"
-        terms = naive.kl_terms if name == "kl_divergence_from_logits" else None
+        terms = {
+            "kl_divergence": naive.kl_terms_of_probabilities, "kl_divergence_from_logits": naive.kl_terms
+        }.get(name)
         cases.append(
             Case(
                 name, op, truth, naive.in_type(truth), sample, options, rowwise=rowwise, terms=terms,

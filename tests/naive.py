@@ -106,6 +106,13 @@ def kl_terms(
     return np.abs(reference._over_rows(rows, base, reduction))
 
 
+def kl_terms_of_probabilities(p: Array, q: Array, axis: int = -1, **options: Any) -> Array:
+    """Of the divergence of probabilities: |p log(p/q)|."""
+    p, q = p.astype(np.float64), q.astype(np.float64)
+    rows = np.where(p > 0, np.abs(p * np.log(np.where(p > 0, p, 1) / q)), 0).sum(axis=axis)
+    return np.abs(reference._over_rows(rows, options.get("base"), options.get("reduction", "none")))
+
+
 # ---- values and derivatives -------------------------------------------------------------------
 
 
