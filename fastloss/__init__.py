@@ -26,6 +26,14 @@ if TYPE_CHECKING:
     from fastloss.binary import squared_hinge_loss as squared_hinge_loss
     from fastloss.cross_entropy import cross_entropy as cross_entropy
     from fastloss.cross_entropy import nll_loss as nll_loss
+    from fastloss.divergence import distribution_cross_entropy as distribution_cross_entropy
+    from fastloss.divergence import entropy as entropy
+    from fastloss.divergence import entropy_from_logits as entropy_from_logits
+    from fastloss.divergence import information_content as information_content
+    from fastloss.divergence import js_divergence as js_divergence
+    from fastloss.divergence import js_divergence_from_logits as js_divergence_from_logits
+    from fastloss.divergence import kl_divergence as kl_divergence
+    from fastloss.divergence import kl_divergence_from_logits as kl_divergence_from_logits
     from fastloss.gradcheck import check_gradient as check_gradient
     from fastloss.gradcheck import numerical_gradient as numerical_gradient
     from fastloss.margin import additive_margin_softmax_loss as additive_margin_softmax_loss
@@ -63,10 +71,18 @@ _HOME = {
     "check_gradient": "gradcheck",
     "cosine_logits": "margin",
     "cross_entropy": "cross_entropy",
+    "distribution_cross_entropy": "divergence",
+    "entropy": "divergence",
+    "entropy_from_logits": "divergence",
     "feature_incay_penalty": "penalty",
     "focal_loss": "margin",
     "hinge_loss": "binary",
     "huber_loss": "regression",
+    "information_content": "divergence",
+    "js_divergence": "divergence",
+    "js_divergence_from_logits": "divergence",
+    "kl_divergence": "divergence",
+    "kl_divergence_from_logits": "divergence",
     "l1_loss": "regression",
     "l1_penalty": "penalty",
     "l2_penalty": "penalty",
@@ -102,10 +118,18 @@ __all__ = [
     "check_gradient",
     "cosine_logits",
     "cross_entropy",
+    "distribution_cross_entropy",
+    "entropy",
+    "entropy_from_logits",
     "feature_incay_penalty",
     "focal_loss",
     "hinge_loss",
     "huber_loss",
+    "information_content",
+    "js_divergence",
+    "js_divergence_from_logits",
+    "kl_divergence",
+    "kl_divergence_from_logits",
     "l1_loss",
     "l1_penalty",
     "l2_penalty",

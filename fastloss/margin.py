@@ -17,10 +17,10 @@ from fastloss._engine.kernels import call, kernel
 from fastloss._engine.likelihood import FOCAL, HINGE, CrossEntropy
 from fastloss._engine.loss import (
     BoundLoss,
-    BoundProductMap,
+    BoundPullback,
     BoundScaledLoss,
     Loss,
-    ProductMap,
+    PairPullback,
     Result,
     ScaledLoss,
 )
@@ -756,10 +756,10 @@ def focal_loss(
     )
 
 
-@ProductMap
+@PairPullback
 def cosine_logits(
     features: ArrayLike, class_weights: ArrayLike, *, scale: float = 1.0, out: Array | None = None
-) -> BoundProductMap[Array]:
+) -> BoundPullback[Array]:
     r"""Scaled cosines between features and the weights of classes.
 
     .. math:: z_{ij} = s\, \frac{\langle f_i, w_j \rangle}{\|f_i\|\, \|w_j\|}

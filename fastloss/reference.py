@@ -36,6 +36,10 @@ __all__ = [
     "cross_entropy_hess",
     "cross_entropy_hvp",
     "cross_entropy_temperature_grad",
+    "distribution_cross_entropy",
+    "entropy",
+    "entropy_from_logits",
+    "entropy_from_logits_vjp",
     "feature_incay_penalty",
     "feature_incay_penalty_grad",
     "focal_loss",
@@ -46,6 +50,13 @@ __all__ = [
     "huber_loss",
     "huber_loss_grad",
     "huber_loss_hess",
+    "information_content",
+    "js_divergence",
+    "js_divergence_from_logits",
+    "js_divergence_from_logits_vjp",
+    "kl_divergence",
+    "kl_divergence_from_logits",
+    "kl_divergence_from_logits_vjp",
     "l1_loss",
     "l1_loss_grad",
     "l1_loss_hess",
@@ -1283,3 +1294,156 @@ def feature_incay_penalty_grad(features: ArrayLike, *, eps: float = 1e-6) -> Arr
     f = _wide(features)
     g: Array = -2 * f / ((f * f).sum(axis=-1, keepdims=True) + eps) ** 2
     return g
+
+
+# ---- divergences ----------------------------------------------------------------------------
+def _unit(base: float | None) -> Any:
+    return 1.0 if base is None else float(np.log(base))
+
+
+def _over_rows(rows: Any, base: float | None, reduction: str) -> Any:
+    """Numbers of rows, in nats, as the reduction has them."""
+    rows = np.asarray(rows) / _unit(base)
+    if reduction == "none":
+        return rows[()]
+    return rows.sum() / (rows.size if reduction == "mean" else 1)
+
+
+def _share_of_rows(rows: Array, base: float | None, reduction: str, cotangent: ArrayLike, axis: int) -> Any:
+    """What derivatives of rows are multiplied by, of gradients of a shape."""
+    share = _wide(cotangent) / _unit(base)
+    if reduction == "none":
+        return np.expand_dims(share, axis)
+    return share / (rows.size // rows.shape[axis] if reduction == "mean" else 1)
+
+
+def _times_log(p: Array, q: Array) -> Array:
+    """P log q, 0 log 0 = 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each: Array = np.where((p == 0) & (q >= 0), 0, np.where(p >= 0, p * np.log(q), np.nan))
+    return each
+
+
+def information_content(p: ArrayLike, *, base: float | None = None) -> Any:
+    """log(1/p)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return -np.log(_wide(p)) / _unit(base)
+
+
+def entropy(
+    p: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> Any:
+    """-sum(p log p)."""
+    return _over_rows(-_times_log(_wide(p), _wide(p)).sum(axis=axis), base, reduction)
+
+
+def distribution_cross_entropy(
+    p: ArrayLike, q: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> Any:
+    """-sum(p log q)."""
+    return _over_rows(-_times_log(_wide(p), _wide(q)).sum(axis=axis), base, reduction)
+
+
+def kl_divergence(
+    p: ArrayLike, q: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> Any:
+    """sum(p log(p/q))."""
+    p, q = _wide(p), _wide(q)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        each = np.where((p >= 0) & (q >= 0), np.where(p == 0, 0, p * np.log(p / q)), np.nan)
+        return _over_rows(each.sum(axis=axis), base, reduction)
+
+
+def js_divergence(
+    p: ArrayLike, q: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> Any:
+    """H(m) - (H(p) + H(q))/2, m = (p + q)/2, term by term."""
+    p, q = _wide(p), _wide(q)
+    m = (p + q) / 2
+    each = (_times_log(p, p) + _times_log(q, q)) / 2 - _times_log(m, m)
+    return _over_rows(each.sum(axis=axis), base, reduction)
+
+
+def _logs(x: ArrayLike, axis: Axis, temperature: float) -> tuple[Array, Array]:
+    """Probabilities of logits and their logarithms."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return softmax(x, axis, temperature=temperature), log_softmax(x, axis, temperature=temperature)
+
+
+def entropy_from_logits(
+    x: ArrayLike, axis: Axis = -1, *, base: float | None = None, reduction: str = "none"
+) -> Any:
+    """-sum(p log p) of p = softmax(x)."""
+    p, log_p = _logs(x, axis, 1.0)
+    with np.errstate(invalid="ignore"):
+        each = np.where(log_p == -np.inf, 0, p * log_p)
+    return _over_rows(-each.sum(axis=axis), base, reduction)
+
+
+def entropy_from_logits_vjp(
+    x: ArrayLike, cotangent: ArrayLike, axis: int = -1, *, base: float | None = None,
+    reduction: str = "none",
+) -> Array:
+    """Row i: -sum_j p_i p_j (log p_i - log p_j)."""
+    p, log_p = _logs(x, axis, 1.0)
+    slope = -softmax_jvp(x, np.where(log_p == -np.inf, 0, log_p), axis)
+    scaled: Array = slope * _share_of_rows(p, base, reduction, cotangent, axis)
+    return scaled
+
+
+def kl_divergence_from_logits(
+    p_logits: ArrayLike, q_logits: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0,
+    base: float | None = None, reduction: str = "none",
+) -> Any:
+    """sum(p (log p - log q)) of p = softmax(a/T), q = softmax(b/T)."""
+    p, log_p = _logs(p_logits, axis, temperature)
+    q, log_q = _logs(q_logits, axis, temperature)
+    with np.errstate(invalid="ignore"):
+        each = np.where(log_p == -np.inf, 0 * q, p * (log_p - log_q))
+        each = np.where((log_p > -np.inf) & (log_q == -np.inf), np.inf, each)
+    return _over_rows(each.sum(axis=axis), base, reduction)
+
+
+def kl_divergence_from_logits_vjp(
+    p_logits: ArrayLike, q_logits: ArrayLike, cotangent: ArrayLike, axis: int = -1, *,
+    temperature: float = 1.0, base: float | None = None, reduction: str = "none",
+) -> tuple[Array, Array]:
+    """sum_j p_i p_j (v_i - v_j)/T with v = log p - log q; and sum_j (q_i p_j - p_i q_j)/T."""
+    p, log_p = _logs(p_logits, axis, temperature)
+    q, log_q = _logs(q_logits, axis, temperature)
+    with np.errstate(invalid="ignore"):
+        v = np.where(log_p == -np.inf, 0 * q, log_p - log_q)
+    share = _share_of_rows(p, base, reduction, cotangent, axis)
+    left = softmax_jvp(p_logits, v, axis, temperature=temperature)
+    right = np.moveaxis(_exchange(np.moveaxis(p, axis, -1), np.moveaxis(q, axis, -1)), -1, axis)
+    return left * share, right / temperature * share
+
+
+def js_divergence_from_logits(
+    p_logits: ArrayLike, q_logits: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0,
+    base: float | None = None, reduction: str = "none",
+) -> Any:
+    """(sum(p (log p - log m)) + sum(q (log q - log m)))/2, log m = log(exp(log p) + exp(log q)) - log 2."""
+    p, log_p = _logs(p_logits, axis, temperature)
+    q, log_q = _logs(q_logits, axis, temperature)
+    with np.errstate(invalid="ignore"):
+        log_m = np.logaddexp(log_p, log_q) - np.log(p.dtype.type(2))
+        left = np.where(log_p == -np.inf, 0 * q, p * (log_p - log_m))
+        right = np.where(log_q == -np.inf, 0 * p, q * (log_q - log_m))
+    return _over_rows((left + right).sum(axis=axis) / 2, base, reduction)
+
+
+def js_divergence_from_logits_vjp(
+    p_logits: ArrayLike, q_logits: ArrayLike, cotangent: ArrayLike, axis: int = -1, *,
+    temperature: float = 1.0, base: float | None = None, reduction: str = "none",
+) -> tuple[Array, Array]:
+    """sum_j p_i p_j (v_i - v_j)/T with v = (log p - log m)/2; and the same with q for p."""
+    p, log_p = _logs(p_logits, axis, temperature)
+    q, log_q = _logs(q_logits, axis, temperature)
+    with np.errstate(invalid="ignore"):
+        log_m = np.logaddexp(log_p, log_q) - np.log(p.dtype.type(2))
+        v = np.where(log_p == -np.inf, 0 * q, (log_p - log_m) / 2)
+        w = np.where(log_q == -np.inf, 0 * p, (log_q - log_m) / 2)
+    share = _share_of_rows(p, base, reduction, cotangent, axis)
+    left = softmax_jvp(p_logits, v, axis, temperature=temperature)
+    return left * share, softmax_jvp(q_logits, w, axis, temperature=temperature) * share

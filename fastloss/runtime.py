@@ -18,6 +18,7 @@ from numpy.typing import DTypeLike
 
 import fastloss
 from fastloss._engine import arrays, cache, crew, launch, threads
+from fastloss._engine.across import SHORT
 from fastloss._engine.kernels import Kinds
 from fastloss._engine.loss import CurvedLoss, Operation
 from fastloss._engine.vector import LANES
@@ -266,6 +267,7 @@ def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[t
             yield call, arguments
             if isinstance(operation, CurvedLoss):  # it takes class probabilities, too
                 yield call, {**arguments, "targets": x}
+                yield call, dict.fromkeys(needed, np.zeros((rows, SHORT + 1), dtype))
             for p in parameters:
                 if isinstance(p.default, bool) and "cotangent" not in needed:  # it may choose a formula
                     yield call, {**arguments, p.name: not p.default}

@@ -346,6 +346,61 @@ def _scale_grad_of(op: Any) -> Callable[..., Any]:
 def _first_of_vjp(op: Any) -> Callable[..., Any]:
     def call(*args: Any, out: Any = None, **options: Any) -> Any:
         return op.vjp(*args, out=None if out is None else (out, None), **options)[0]
+def distributions(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    """Rows of probabilities, a tenth of them 0 in the first."""
+    axis = options.get("axis", -1)
+    p, q = (naive.softmax(logits(rng, shape, np.float64) / 3, axis) for _ in range(2))
+    return np.where(rng.random(shape) < 0.1, 0, p).astype(dtype), np.maximum(q, 1e-30).astype(dtype)
+
+
+def distribution(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+    return distributions(rng, shape, dtype, options)[:1]
+
+
+def pair_of_logits(rng: Rng, shape: tuple[int, ...], dtype: type, _: Options) -> tuple[Any, ...]:
+    return logits(rng, shape, dtype), logits(rng, shape, dtype)
+
+
+def with_cotangent(sample: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """Arguments, and a cotangent of the shape of what the reduction makes."""
+
+    def sampled(rng: Rng, shape: tuple[int, ...], dtype: type, options: Options) -> tuple[Any, ...]:
+        rows = list(shape)
+        del rows[options.get("axis", -1)]
+        if options.get("reduction", "none") != "none":
+            rows = []
+        return *sample(rng, shape, dtype, options), np.asarray(rng.normal(0, 2, rows)).astype(dtype)
+
+    return sampled
+
+
+BASES: tuple[Options, ...] = (
+    {}, {"axis": 0, "base": 2}, {"base": 10.0, "reduction": "mean"}, {"axis": 1, "reduction": "sum"},
+    {"base": 0.5, "reduction": "sum", "axis": 0}, {"reduction": "mean", "axis": 1}, {"base": 2},
+)
+TEMPERED: tuple[Options, ...] = (
+    *BASES, {"temperature": 0.3}, {"temperature": 20.0, "axis": 0, "reduction": "mean"},
+    {"temperature": 1.7, "base": 10},
+)
+# Divergences: how their arguments are sampled, and their options; of logits with derivatives.
+DIVERGENCES: dict[str, tuple[Callable[..., tuple[Any, ...]], tuple[Options, ...]]] = {
+    "information_content": (distribution, ({}, {"base": 10}, {"base": 2})),
+    "entropy": (distribution, BASES),
+    "distribution_cross_entropy": (distributions, BASES),
+    "kl_divergence": (distributions, BASES),
+    "js_divergence": (distributions, BASES),
+    "entropy_from_logits": (alone, BASES),
+    "kl_divergence_from_logits": (pair_of_logits, TEMPERED),
+    "js_divergence_from_logits": (pair_of_logits, TEMPERED),
+}
+
+
+def _one_of(op: Any, k: int) -> Callable[..., Any]:
+    """One of the two gradients."""
+
+    def call(*args: Any, out: Any = None, **options: Any) -> Any:
+        pair = None if out is None else ((out, None), (None, out))[k]
+        return op.vjp(*args, out=pair, **options)[k]
 
     return call
 
@@ -417,6 +472,39 @@ def _soft_target_cases() -> list[Case]:
         Case(f"{soft}.temperature_grad", *slopes, sample, SOFT_TARGETS, **by_temperature),
         Case("cross_entropy.temperature_grad", *slopes, with_targets, CE, **by_temperature),
     ]
+def _item(formula: Callable[..., Any], k: int) -> Callable[..., Any]:
+    return lambda *args, **options: formula(*args, **options)[k]
+
+
+def _divergence_cases() -> list[Case]:
+    cases = []
+    for name, (sample, options) in DIVERGENCES.items():
+        op, truth = getattr(fl, name), getattr(reference, name)
+        rowwise = name == "information_content"
+        terms = {
+            "kl_divergence": naive.kl_terms_of_probabilities, "kl_divergence_from_logits": naive.kl_terms
+        }.get(name)
+        cases.append(
+            Case(
+                name, op, truth, naive.in_type(truth), sample, options, rowwise=rowwise, terms=terms,
+                cancels=True,
+            )
+        )
+        if not name.endswith("from_logits"):
+            continue
+        slope = getattr(reference, f"{name}_vjp")
+        textbook, drawn = naive.in_type(slope), with_cotangent(sample)
+        if sample is alone:
+            cases.append(Case(f"{name}.vjp", op.vjp, slope, textbook, drawn, options))
+            continue
+        for k, row in enumerate("pq"):
+            cases.append(
+                Case(
+                    f"{name}.vjp.{row}", _one_of(op, k), _item(slope, k), _item(textbook, k), drawn, options,
+                    terms=naive.divergence_terms(name[:2], k), cancels=True,
+                )
+            )
+    return cases
 
 
 def _from_output(op: Any, method: str) -> Callable[..., Any]:
@@ -513,7 +601,7 @@ def _cases() -> list[Case]:
             "nll_loss.grad", nll.grad, reference.nll_loss_grad, naive.nll_loss_grad, log_probs, NLL
         ),
     ]
-    return cases + _element_cases() + _margin_cases() + _soft_target_cases()
+    return cases + _element_cases() + _margin_cases() + _soft_target_cases() + _divergence_cases()
 
 
 CASES = {case.name: case for case in _cases()}

@@ -15,6 +15,7 @@ from fastloss import reference
 Array = Any
 
 
+# What formulas of the reference call.
 def in_type(formula: Any) -> Any:
     """A formula of the reference, element by element, in the type of its input."""
     names = dict(vars(reference))
@@ -165,6 +166,40 @@ def cosine_vjp_terms(f: Array, w: Array, u: Array, *, scale: float = 1.0) -> tup
     d_f, d_w = u @ w, u.reshape(-1, len(w)).T @ f.reshape(-1, f.shape[-1])
     d_f, d_w = (d + a * (a * d).sum(axis=-1, keepdims=True) for d, a in ((d_f, f), (d_w, w)))
     return scale * d_f * per_length, scale * d_w * per_weight
+def divergence_terms(which: str, row: int) -> Any:
+    """Of gradients in logits of row 0 or 1: p (v + sum(p v)) / T, v being the sizes of the logarithms that
+    they are made of; of KL in those of q, (p + q) / T.
+    """
+
+    def terms(*args: Any, axis: int = -1, temperature: float = 1.0, **options: Any) -> Array:
+        x, y = args[row].astype(np.float64), args[1 - row].astype(np.float64)
+        (p, log_p), (q, log_q) = (reference._logs(z, axis, temperature) for z in (x, y))
+        share = reference._share_of_rows(
+            p, options.get("base"), options.get("reduction", "none"), args[2], axis
+        )
+        if (which, row) == ("kl", 1):
+            return (p + q) / temperature * np.abs(share)
+        other = log_q if which == "kl" else np.logaddexp(log_p, log_q) - np.log(2)
+        v = (np.abs(log_p) + np.abs(other)) / (1 if which == "kl" else 2)
+        return softmax_terms(x, v, axis, temperature=temperature) * np.abs(share)
+
+    return terms
+
+
+def kl_terms(
+    x: Array, y: Array, axis: int = -1, *, temperature: float = 1.0, base: Any = None, reduction: str = "none"
+) -> Array:
+    """Of the divergence of logits: p (|log p| + |log q|)."""
+    (p, log_p), (_, log_q) = (reference._logs(z.astype(np.float64), axis, temperature) for z in (x, y))
+    rows = (p * (np.abs(log_p) + np.abs(log_q))).sum(axis=axis)
+    return np.abs(reference._over_rows(rows, base, reduction))
+
+
+def kl_terms_of_probabilities(p: Array, q: Array, axis: int = -1, **options: Any) -> Array:
+    """Of the divergence of probabilities: |p log(p/q)|."""
+    p, q = p.astype(np.float64), q.astype(np.float64)
+    rows = np.where(p > 0, np.abs(p * np.log(np.where(p > 0, p, 1) / q)), 0).sum(axis=axis)
+    return np.abs(reference._over_rows(rows, options.get("base"), options.get("reduction", "none")))
 
 
 # ---- values and derivatives -------------------------------------------------------------------

@@ -13,7 +13,7 @@ import ml_dtypes
 import numba
 import numpy as np
 import pytest
-from cases import CASES, ELEMENTS, MARGINS, filled, layouts
+from cases import CASES, DIVERGENCES, ELEMENTS, MARGINS, filled, layouts
 from closeness import assert_close
 from fault import run
 
@@ -328,7 +328,10 @@ def test_special_values(kind: np.dtype[Any]) -> None:
         for name in CASES:
             beside: tuple[Any, ...] = ()
             op = name.partition(".")[0]
-            if op in ELEMENTS:
+            if op in DIVERGENCES:
+                drawn = CASES[name].sample(np.random.default_rng(0), (2, 2), np.float32, {})
+                beside = tuple(v if a.ndim == 2 else v[:, 0] for a in drawn[1:])
+            elif op in ELEMENTS:
                 beside = (v,)
             elif op in MARGINS:
                 beside = (y,)

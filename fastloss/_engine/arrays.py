@@ -288,10 +288,12 @@ def given_or_scalar(result: Array, out: Array | None) -> Any:
     return result if out is not None or result.ndim else result[()]
 
 
-def pair_of(out: tuple[Array | None, Array | None] | None) -> tuple[Array | None, Array | None]:
-    """Where a gradient and the diagonal of a Hessian are to be written, or None for new arrays."""
+def pair_of(
+    out: tuple[Array | None, Array | None] | None, meaning: str = "(gradient, Hessian diagonal)"
+) -> tuple[Array | None, Array | None]:
+    """Where two results are to be written, or None for new arrays."""
     if out is not None and (not isinstance(out, tuple) or len(out) != 2):
-        raise TypeError("out must be a pair of arrays, (gradient, Hessian diagonal), or None")
+        raise TypeError(f"out must be a pair of arrays, {meaning}, or None")
     return out or (None, None)
 
 

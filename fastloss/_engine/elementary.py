@@ -226,18 +226,137 @@ def power(a: float, hi: float, lo: float) -> Any:
     return e * (1.0 + rest) if abs(p) < np.inf else e
 
 
+# The same of a float32: log(1 + f) = f + f**2 p(f), p near the minimax polynomial (3e-8). log 2 rounded to
+# float32 is right to 3e-9 of itself, so it needs no second part.
+_LOG_32 = tuple(
+    _F(c)
+    for c in (
+        -0.499999976, 0.3333333, -0.250007812, 0.200012345, -0.166266456, 0.14204856, -0.131275557,
+        0.127226728, -0.076736415,
+    )
+)  # fmt: skip
+_LN2_32 = _F(0.6931471805599453)
+_TINY_32, _UP_32, _HALVES_32 = _F(2.0**-126), _F(2.0**24), np.int32(0x3F3504F3)
+_TINY_64, _UP_64 = 2.0**-1022, 2.0**54
+
+
+@inline
+def _log_positive_32(x: Any) -> Any:
+    tiny = x < _TINY_32
+    i = bits(x * _UP_32 if tiny else x)
+    k = np.int32(np.int32(i - _HALVES_32) >> _SHIFT_32)  # Numba widens each result
+    f = from_bits(np.int32(i - np.int32(k << _SHIFT_32))) - _F(1.0)
+    n = _F(k) - (_F(24.0) if tiny else _F(0.0))
+    p = _LOG_32[8]
+    for c in (7, 6, 5, 4, 3, 2, 1, 0):
+        p = fma(p, f, _LOG_32[c])
+    return fma(n, _LN2_32, fma(f * f, p, f))
+
+
+@inline
+def _log_32(x: Any) -> Any:
+    odd = x if x == _F(np.inf) else (_F(-np.inf) if x == _F(0.0) else _F(np.nan))
+    return _log_positive_32(x) if (x > _F(0.0)) & (x < _F(np.inf)) else odd
+
+
+@inline
+def _log_positive_64(x: Any) -> Any:
+    tiny = x < _TINY_64
+    u = x * _UP_64 if tiny else x
+    k = (bits(u) - _HALVES) >> _SHIFT_64
+    f = from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
+    n = np.float64(k) - (54.0 if tiny else 0.0)
+    half, rest = _log_rest(f)
+    return fma(n, _LN2_64[0], f - (half - fma(n, _LN2_64[1], rest)))
+
+
+@inline
+def _log_64(x: Any) -> Any:
+    hi, lo = log_pair(x)
+    return hi + lo
+
+
+def log_positive(x: Any) -> Any:
+    """log(x) of x > 0, within an ulp; of +inf some number > 0, elsewhere anything."""
+
+
+@by_type(log_positive)
+def _log_positive(x: Any) -> Any:
+    if x == types.float32:
+        return lambda x: _log_positive_32(x)
+    return lambda x: _log_positive_64(x)
+
+
 def log(x: Any) -> Any:
-    """log(x): -inf at 0, NaN below; of float32 in float64."""
+    """log(x) within an ulp: -inf at 0, NaN below."""
 
 
 @by_type(log)
 def _log(x: Any) -> Any:
-    def of_float32(x: Any) -> Any:
-        hi, lo = log_pair(np.float64(x))
-        return _F(hi + lo)
+    if x == types.float32:
+        return lambda x: _log_32(x)
+    return lambda x: _log_64(x)
 
-    def of_float64(x: Any) -> Any:
-        hi, lo = log_pair(x)
-        return hi + lo
 
-    return of_float32 if x == types.float32 else of_float64
+# log(a/b) without a/b, which would round where they are near each other, and overflow where they are far
+# apart. The difference of their bits, rounded to whole exponents, is k; a and b, b scaled to [1, 2) and a by
+# 2**-k as much, are then within a factor of 3/2, so that their difference is exact. With z = (a - b)/(a + b),
+# |z| <= 1/5, log(a/b) = k ln 2 + 2 atanh(z): 2 z + z**3 p(z**2), p near the minimax polynomial.
+_RATIO_32 = tuple(_F(c) for c in (0.666667137, 0.399789101, 0.299591967))
+_RATIO_64 = (
+    0.666666666666666642,
+    0.40000000000007941,
+    0.285714285672759346,
+    0.222222230483515881,
+    0.181817376263029372,
+    0.153888678056137166,
+    0.132097082420594633,
+    0.136090302628584987,
+)
+_MANTISSA_32, _ONE_32, _HALF_32 = np.int32(0x007FFFFF), np.int32(0x3F800000), np.int32(1 << 22)
+_MANTISSA_64, _ONE_64, _HALF_64 = np.int64((1 << 52) - 1), np.int64(1023 << 52), np.int64(1 << 51)
+
+
+@inline
+def _log_ratio_32(a: Any, b: Any) -> Any:
+    low, lower = a < _TINY_32, b < _TINY_32
+    i, j = bits(a * _UP_32 if low else a), bits(b * _UP_32 if lower else b)
+    away = np.int32(i - j)
+    k = np.int32(np.int32(away + _HALF_32) >> _SHIFT_32)
+    one = np.int32(np.int32(j & _MANTISSA_32) | _ONE_32)
+    v, u = from_bits(one), from_bits(np.int32(np.int32(one + away) - np.int32(k << _SHIFT_32)))
+    n = _F(k) - (_F(24.0) if low else _F(0.0)) + (_F(24.0) if lower else _F(0.0))
+    z = (u - v) / (u + v)
+    q = z * z
+    p = fma(fma(_RATIO_32[2], q, _RATIO_32[1]), q, _RATIO_32[0])
+    return fma(n, _LN2_32, fma(z * q, p, z + z))
+
+
+@inline
+def _log_ratio_64(a: Any, b: Any) -> Any:
+    low, lower = a < _TINY_64, b < _TINY_64
+    i, j = bits(a * _UP_64 if low else a), bits(b * _UP_64 if lower else b)
+    k = (i - j + _HALF_64) >> _SHIFT_64
+    one = (j & _MANTISSA_64) | _ONE_64
+    v, u = from_bits(one), from_bits(one + (i - j) - (k << _SHIFT_64))
+    n = np.float64(k) - (54.0 if low else 0.0) + (54.0 if lower else 0.0)
+    d, w = u - v, u + v
+    r = 1.0 / w
+    z = d * r
+    q = z * z
+    p = _RATIO_64[7]
+    for c in (6, 5, 4, 3, 2, 1, 0):
+        p = fma(p, q, _RATIO_64[c])
+    lost = fma(-z, w, d) * r  # what rounding has taken from z
+    return fma(n, _LN2_HI_64, fma(n, _LN2_LO_64, z + z + fma(z * q, p, lost + lost)))
+
+
+def log_ratio(a: Any, b: Any) -> Any:
+    """log(a/b) of finite a, b > 0 within two ulps, however near they are; elsewhere anything."""
+
+
+@by_type(log_ratio)
+def _log_ratio(a: Any, b: Any) -> Any:
+    if a == types.float32:
+        return lambda a, b: _log_ratio_32(a, b)
+    return lambda a, b: _log_ratio_64(a, b)

@@ -43,16 +43,14 @@ class BoundMap(BoundValue[R_co], Protocol):
     def vjp(self, cotangent: Any, out: Array | None) -> Array: ...
 
 
+class BoundPullback(BoundValue[R_co], Protocol):
+    def vjp(self, cotangent: Any, out: Any) -> Any: ...
+
+
 class BoundRowMap(BoundMap[R_co], Protocol):
     def jvp_from_output(self, tangent: Any, out: Array | None) -> Array: ...
     def vjp_from_output(self, cotangent: Any, out: Array | None) -> Array: ...
     def jacobian(self) -> Array: ...
-
-
-class BoundProductMap(BoundValue[R_co], Protocol):
-    def vjp(
-        self, cotangent: Any, out: tuple[Array | None, Array | None] | None
-    ) -> tuple[Array, Array]: ...
 
 
 class BoundLoss(BoundValue[R_co], Protocol):
@@ -203,14 +201,36 @@ class Map(Operation[P, R]):
         )
 
 
-class ProductMap(Operation[P, R]):
-    """An operation of two arrays, with gradients with respect to both."""
+class Pullback(Operation[P, R]):
+    """An operation of one array whose derivative is a product with its Jacobian's transpose."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         with np.errstate(all="ignore"):  # infinities and NaN are answers here
             return super().__call__(*args, **kwargs)
 
-    def __init__(self, door: Callable[P, BoundProductMap[R]]) -> None:
+    def __init__(self, door: Callable[P, BoundPullback[R]]) -> None:
+        super().__init__(door)
+        self.vjp: Method[Array] = Method(
+            self,
+            "vjp",
+            """J.T @ cotangent, J the Jacobian of {name}, which is never formed.
+
+            Takes the arguments of `{name}`; `cotangent` has the shape of its result, what is
+            returned (and `out`, which may be the first argument itself) that of the first argument.
+            """,
+            lambda bound, cotangent, out: bound.vjp(cotangent, out),
+            vector=(1, "cotangent"),
+        )
+
+
+class PairPullback(Operation[P, R]):
+    """An operation of two arrays, with products with both transposed Jacobians."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        with np.errstate(all="ignore"):
+            return super().__call__(*args, **kwargs)
+
+    def __init__(self, door: Callable[P, BoundPullback[R]]) -> None:
         super().__init__(door)
         self.vjp: Method[tuple[Array, Array]] = Method(
             self,
@@ -218,7 +238,7 @@ class ProductMap(Operation[P, R]):
             """The gradients of <{name}, cotangent> with respect to the first and the second argument.
 
             Takes the arguments of `{name}`; `cotangent` has the shape of its result. `out` is a pair:
-            where to write the gradients; either may be None.
+            where to write the gradients, which may be the arguments themselves; either may be None.
             """,
             lambda bound, cotangent, out: bound.vjp(cotangent, out),
             vector=(2, "cotangent"),
