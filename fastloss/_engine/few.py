@@ -83,9 +83,12 @@ def owns_across(at: int, step: int, e: int, n: int, m: Array, own: Array, like: 
 
 @leaf
 def curves_across(
-    e: int, n: int, peak: Array, most: Array, rest: Array, by: Array, o: int, o_step: int, like: Any
+    e: int, n: int, peak: Array, most: Array, rest: Array, by: Array, rate: float, o: int, o_step: int,
+    like: Any,
 ) -> None:
-    """o = by p (1 - p), where 1 - p of the maximum has its digits."""
+    """o = by p (1 - p) rate, where 1 - p of the maximum has its digits. The factor rate = 1/T comes last, so
+    that p = 0 stays 0 where their product would overflow.
+    """
     wide()
     scale = lanes(0.0)
     for k in range(LANES):
@@ -95,7 +98,7 @@ def curves_across(
         for k in range(LANES):
             p = each[k] * scale[k]
             others = rest[k] * scale[k] if peak[k] == np.float64(j) else 1.0 - p
-            to[k] = by[k] * (p * others)
+            to[k] = by[k] * (p * others) * rate
         store(to, view(o + j * o_step, LANES, like))
 
 
@@ -199,20 +202,19 @@ def few_classes(
                 dot, squares, total_e = lanes(0.0), lanes(0.0), lanes(0.0)
                 for k in range(LANES):
                     by[k] *= (others[k] + c[k]) * per_t
-                    short[k] = by[k] * per_t
                     c[k] = 0.0
                 products.peaks_across(xs, step, q_at + s * b, q_step, columns, m, inv, c, peak)
                 products.dots_across(e, q_at + s * b, q_step, columns, c, inv, total_e, dot, squares)
                 doubtful = products.forward_across(
-                    e, q_at + s * b, q_step, columns, c, total_e, dot, squares, LOGITS, 1.0, 0.0, short,
+                    e, q_at + s * b, q_step, columns, c, total_e, dot, squares, LOGITS, per_t, 0.0, by,
                     results, size * b, inv, doubts,
                 )
             else:
                 for k in range(LANES):
                     short[k] = by[k] * per_t
-                    own[k] = short[k] * per_t * (others[k] + c[k])
+                    own[k] = short[k] * (others[k] + c[k])
                 if wanted != GRAD:
-                    curves_across(e, columns, peak, most, rest, own, h + s * b, size * b, inv)
+                    curves_across(e, columns, peak, most, rest, own, per_t, h + s * b, size * b, inv)
                     none_across(zeros, columns, h + s * b, size * b, inv)
                 doubtful = products.reverse_across(
                     e, t, COLUMN, columns, c, peak, most, rest, others, LOGITS, -1.0, short,
