@@ -22,16 +22,18 @@ from fastloss._engine.jit import leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.products import COLUMN
+from fastloss._engine.twofold import LEAST, Pair, target_extra
 from fastloss._engine.vector import LANES, cast, fence, itemsize, lanes, outlined, store, view, wide
 
 
 # ---- leaves ---------------------------------------------------------------------------------
 @leaf
 def blend_across(
-    q: int, step: int, n: int, weight: Array, keep: float, even: float, t: int, like: Any
+    q: int, step: int, n: int, weight: Array, smoothing: float, t: int, like: Any
 ) -> None:
-    """t = w (keep q + even) of LANES rows."""
+    """t = w ((1 - smoothing) q + smoothing / n) of LANES rows."""
     wide()
+    keep, even = 1.0 - smoothing, smoothing / n
     for j in range(n):
         each, to = view(q + j * step, LANES, like), view(t + j * COLUMN, LANES, 0.0)
         w = np.float64(weight[j]) if weight.size else 1.0
@@ -40,9 +42,10 @@ def blend_across(
 
 
 @leaf
-def mark_across(y: Array, n: int, weight: Array, keep: float, even: float, t: int) -> None:
-    """t = w (keep q + even) of as many rows as y has, q being 1 in column y and 0 elsewhere."""
+def mark_across(y: Array, n: int, weight: Array, smoothing: float, t: int) -> None:
+    """`blend_across` of as many rows as y has, q being 1 in column y and 0 elsewhere."""
     wide()
+    keep, even = 1.0 - smoothing, smoothing / n
     for j in range(n):
         to = view(t + j * COLUMN, LANES, 0.0)
         w = np.float64(weight[j]) if weight.size else 1.0
@@ -115,17 +118,17 @@ def none_across(zeros: Array, n: int, o: int, o_step: int, like: Any) -> None:
 @leaf
 def make_again(
     at: int, step: int, t_at: int, t_step: int, t_like: Any, columns: int, scratch: int, forward: bool,
-    m: float, c: float, factor: float, temperature: float, o: int, o_step: int, like: Any,
+    m: float, c: float, a: float, g: float, spot: int, extra: Pair, temperature: float,
+    o: int, o_step: int, like: Any,
 ) -> None:
-    """The products of one row to twice the digits."""
+    """`twofold.products` of one row."""
     outlined()
     x, t = view(scratch, columns, like), view(scratch + 8 * columns, columns, t_like)
     results = view(scratch + 16 * columns, columns, like)
     for j in range(columns):
         x[j], t[j] = view(at + j * step, 1, like)[0], view(t_at + j * t_step, 1, t_like)[0]
         results[j] = view(o + j * o_step, 1, like)[0]
-    a, g = (factor, 0.0) if forward else (0.0, -factor)
-    twofold.products(x, LOGITS, m, temperature, t, columns, c, forward, a, g, -1, (0.0, 0.0), results)
+    twofold.products(x, LOGITS, m, temperature, t, columns, c, forward, a, g, spot, extra, results)
     for j in range(columns):
         view(o + j * o_step, 1, like)[0] = results[j]
 
@@ -135,7 +138,7 @@ def make_again(
 def few_classes(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
     work: int, stride: int, rate: float, maxima: Array, parts: Array,
-    apart: int, x: int, xg_at: int, q: int, qg_at: int, y: Array, weight: Array, keep: float, even: float,
+    apart: int, x: int, xg_at: int, q: int, qg_at: int, y: Array, weight: Array, smoothing: float,
     tangent: int, tg_at: int, share: Array, temperature: float, losses: Array, rates: Array, wanted: int,
     denominator: float, out: int, og_at: int, curved: int, cg_at: int, streamed: int,
 ) -> None:
@@ -170,9 +173,9 @@ def few_classes(
             m, xs = slot(mine, across.M, size, s, inv), at + s * b
             some = max(0, min(LANES, count - s))
             if y.size:
-                mark_across(y[i + s : i + s + some], columns, weight, keep, even, t)
+                mark_across(y[i + s : i + s + some], columns, weight, smoothing, t)
             else:
-                blend_across(given + s * b, given_step, columns, weight, keep, even, t, inv)
+                blend_across(given + s * b, given_step, columns, weight, smoothing, t, inv)
             c, peak, doubts, by, zeros = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
             most, rest, others, short, own = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
             largest_across(xs, step, columns, m)
@@ -180,7 +183,7 @@ def few_classes(
             products.masses_across(xs, step, columns, LOGITS, m, per_t, e)
             products.totals_across(e, t, COLUMN, columns, peak, 0.0, most, rest, others)
             if wanted != HVP:
-                shortfalls_across(xs, step, t, columns, y.size != 0 and even == 0.0, m, short, inv)
+                shortfalls_across(xs, step, t, columns, y.size != 0 and smoothing == 0.0, m, short, inv)
                 if wanted == RATE:
                     owns_across(xs, step, e, columns, m, own, inv)
                 for k in range(some):
@@ -224,12 +227,26 @@ def few_classes(
                 if doubts[k] and wanted == HVP:
                     make_again(
                         xs + k * b, step, q_at + (s + k) * b, q_step, inv, columns, scratch, True,
-                        np.float64(m[k]), c[k], by[k], temperature, results + k * b, size * b, inv,
+                        np.float64(m[k]), c[k], by[k], 0.0, -1, (0.0, 0.0), temperature,
+                        results + k * b, size * b, inv,
+                    )
+                elif doubts[k] and y.size and smoothing > 0.0:
+                    # Of one-hot rows t is spread/V times w, and this more, exactly.
+                    spread, w_t = max(smoothing, LEAST), 1.0
+                    for j in range(columns):
+                        w_j = np.float64(weight[j]) if weight.size else 1.0
+                        view(t + j * COLUMN + 8 * k, 1, 0.0)[0] = w_j
+                        w_t = w_j if j == y[i + s + k] else w_t
+                    make_again(
+                        xs + k * b, step, t + 8 * k, COLUMN, 0.0, columns, scratch, False,
+                        np.float64(m[k]), c[k], 0.0, -by[k] * (spread / columns), int(y[i + s + k]),
+                        target_extra(w_t, spread, columns), temperature, results + k * b, size * b, inv,
                     )
                 elif doubts[k]:
                     make_again(
                         xs + k * b, step, t + 8 * k, COLUMN, 0.0, columns, scratch, False,
-                        np.float64(m[k]), c[k], by[k], temperature, results + k * b, size * b, inv,
+                        np.float64(m[k]), c[k], 0.0, -by[k], -1, (0.0, 0.0), temperature,
+                        results + k * b, size * b, inv,
                     )
             none_across(zeros, columns, results, size * b, inv)
         if wanted in (0, RATE):
@@ -250,7 +267,6 @@ def run(
     `targets` are probabilities like x, or as many class indices as there are rows, negative where one is
     ignored.
     """
-    columns = x.shape[axis]
     indices, none = targets.dtype == np.int64, arrays.NONE[compute]
     axes = (axis,)
     xl = arrays.rows_of(x, axes, compute)
@@ -267,7 +283,7 @@ def run(
     plan.run(
         few_classes, apart, arrays.address(x), xl.geometry, q, ql.geometry,
         targets if indices else np.empty(0, np.int64), none if weight is None else weight.astype(compute),
-        1.0 - smoothing, smoothing / columns, t, tl.geometry, each, temperature, losses, rates, wanted,
+        smoothing, t, tl.geometry, each, temperature, losses, rates, wanted,
         denominator, to, lies.geometry, to_hess, hess_lies.geometry, streamed,
     )
     return losses, rates

@@ -12,7 +12,7 @@ from fastloss._engine import across, arrays, blocks, few, leaves, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
-from fastloss._engine.elementary import exp_nonpositive, log1p, log_pair, power, two_sum
+from fastloss._engine.elementary import exp_nonpositive, log1p, log_pair, power
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.targets import Targets
@@ -125,18 +125,7 @@ def pull_of(w_t: float, smoothing: float, mass: float, columns: int) -> float:
     return (1.0 - smoothing) * w_t + smoothing / columns * mass
 
 
-@inline
-def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
-    """(1 - eps) V/eps w_t, to twice the digits."""
-    odds = twofold.over(two_sum(1.0, -smoothing), (smoothing, 0.0))
-    return twofold.times(odds, twofold.two_product(np.float64(columns), w_t))
-
-
 # ---- kernel ---------------------------------------------------------------------------------
-# A smoothing that no float32 tells from 0, and of which float64 holds the quotients.
-LEAST = 1e-250
-
-
 @kernel
 def cross_entropy_rows(
     w: int, workers: int, first: int, last: int, columns: int,
@@ -255,8 +244,8 @@ def cross_entropy_rows(
                 smooth = companion == rows.WEIGHTS
                 size = abs(share) * np.float64(inv) * doubt
                 # q is spread/V times: the class weights, and at the target this more, which has to be finite.
-                spread = max(smoothing, LEAST) if itemsize(inv) == 4 else smoothing
-                extra = target_extra(np.float64(weight[y]), spread, columns) if smooth else (0.0, 0.0)
+                spread = max(smoothing, twofold.LEAST) if itemsize(inv) == 4 else smoothing
+                extra = twofold.target_extra(np.float64(weight[y]), spread, columns) if smooth else (0.0, 0.0)
                 rows.finish(
                     row, xg, j0, j1, columns, leaves.LOGITS, inv, temperature,
                     other, tg, none, keep, mine, maxima[slot], m, r,

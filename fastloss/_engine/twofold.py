@@ -171,6 +171,17 @@ def products(
             o[j] = result
 
 
+# A smoothing that no float32 tells from 0, and of which float64 holds the quotients.
+LEAST = 1e-250
+
+
+@inline
+def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
+    """(1 - eps) V/eps w_t: what the target weighs beyond w_t, in units of eps/V."""
+    odds = over(two_sum(1.0, -smoothing), (smoothing, 0.0))
+    return times(odds, two_product(np.float64(columns), w_t))
+
+
 # ---- float32, in float64 --------------------------------------------------------------------
 @inline
 def wrong(own: float, squares: float, scale: float, mid: float, like: Any) -> float:
