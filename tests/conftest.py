@@ -11,6 +11,7 @@ import pytest
 import fastloss as fl
 from fastloss._engine import launch
 
+BESIDE = {"test_portable", "test_random"}  # files with processes of their own
 SEED = int(os.environ.get("FASTLOSS_TEST_SEED", "20261121"))
 
 
@@ -19,18 +20,18 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Where most tests will run, compile first, in as many processes as there are threads; and let those of
-    `test_portable` go on beside the rest.
+    """Where most tests will run, compile first, in as many processes as there are threads; and let those that
+    compile for long go on beside the rest.
     """
     if len(session.items) > 1000 and not session.config.option.collectonly:
         fl.warmup()
-        if "test_portable" in sys.modules:
-            sys.modules["test_portable"].begin()
+        for name in BESIDE & sys.modules.keys():
+            sys.modules[name].begin()
 
 
 def pytest_sessionfinish() -> None:
-    if "test_portable" in sys.modules:
-        sys.modules["test_portable"].end()
+    for name in BESIDE & sys.modules.keys():
+        sys.modules[name].end()
 
 
 @pytest.fixture

@@ -71,7 +71,11 @@ def start(
 
 def run(code: str | Path, layer: str = "default", *, timeout: float = 120, **settings: Any) -> str:
     """What `code` prints; it may neither fail, nor be killed, nor take longer than `timeout` seconds."""
-    process = start(code, layer, **settings)
+    return finish(start(code, layer, **settings), timeout)
+
+
+def finish(process: Any, timeout: float = 1500) -> str:
+    """`run` of a process that has been started."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
