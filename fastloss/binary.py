@@ -107,12 +107,13 @@ def sigmoid_focal_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
     return w * power * c, w * power * first, w * power * second
 
 
-_HINGE, _SQUARED_HINGE, _PERCEPTRON, _LOGISTIC, _CROSS_ENTROPY, _FOCAL = (
+_HINGE, _SQUARED_HINGE, _PERCEPTRON = (
+    Elementwise(formula, light=True)
+    for formula in (hinge_formula, squared_hinge_formula, perceptron_formula)
+)
+_LOGISTIC, _CROSS_ENTROPY, _FOCAL = (
     Elementwise(formula)
-    for formula in (
-        hinge_formula, squared_hinge_formula, perceptron_formula, logistic_formula,
-        binary_cross_entropy_formula, sigmoid_focal_formula,
-    )
+    for formula in (logistic_formula, binary_cross_entropy_formula, sigmoid_focal_formula)
 )
 
 

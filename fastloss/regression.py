@@ -105,12 +105,11 @@ def pinball_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
     )
 
 
-_MSE, _L1, _HUBER, _SMOOTH_L1, _LOG_COSH, _PINBALL = (
-    Elementwise(formula)
-    for formula in (
-        mse_formula, l1_formula, huber_formula, smooth_l1_formula, log_cosh_formula, pinball_formula
-    )
+_MSE, _L1, _HUBER, _SMOOTH_L1, _PINBALL = (
+    Elementwise(formula, light=True)
+    for formula in (mse_formula, l1_formula, huber_formula, smooth_l1_formula, pinball_formula)
 )
+_LOG_COSH = Elementwise(log_cosh_formula)
 
 
 def _bound(

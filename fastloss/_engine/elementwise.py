@@ -198,7 +198,7 @@ def of_block(
         for j in range(0, n, NEXT):
             m = min(NEXT, n - j)
             zs, ys = view(z + j * size, m, a), view(y + j * size, m, a)
-            ask(zs, ys, ahead, y_ahead)
+            ask(zs, ys if y_ahead else zs, ahead, y_ahead if y_ahead else ahead)
             losses(zs, ys, a, b, view(o + j * size, m, a))
     elif wanted == GRAD:
         slopes(zs, ys, a, b, rate, os, view(g, n, a), ahead, y_ahead)
@@ -213,13 +213,14 @@ AT_Z, AT_Y, AT_N, AT_A, AT_B, AT_RATE, AT_O, AT_G, AT_H, AT_AHEAD, AT_Y_AHEAD, A
 @kernel
 def reduce_blocks(
     w: int, workers: int, first: int, last: int, size: int, work: int, stride: int, formula: int, a: Any,
-    b: Any, rate: Any, lift: Any, weights: int, wanted: int, sums: Array,
+    b: Any, rate: Any, lift: Any, weights: int, wanted: int, light: int, sums: Array,
     z: int, zg_at: int, zc: int, y: int, yg_at: int, yc: int, s: int, sg_at: int, sc: int,
     out: int, og_at: int, oc: int, grad: int, gg_at: int, gc: int, hess: int, hg_at: int, hc: int,
     streamed: int,
 ) -> None:
     """sums[k] = the sum of the losses of segment k; and by `wanted` the gradient and the Hessian's diagonal.
-    With `out` the losses themselves, too. `formula` is the address of an `of_block`.
+    With `out` the losses themselves, too. `formula` is the address of an `of_block`; `light` is whether it
+    takes no longer than the sum.
     """
     zg, yg, sg = blocks.geometry(zg_at), blocks.geometry(yg_at), blocks.geometry(sg_at)
     og, gg, hg = blocks.geometry(og_at), blocks.geometry(gg_at), blocks.geometry(hg_at)
@@ -248,7 +249,7 @@ def reduce_blocks(
             integers[AT_Z], integers[AT_Y], integers[AT_N] = zb.ctypes.data, yb.ctypes.data, zb.size
             integers[AT_G], integers[AT_H] = gb.ctypes.data, hb.ctypes.data
             integers[AT_AHEAD] = ahead_of(z, zg, zc, f, zb)
-            integers[AT_Y_AHEAD] = ahead_of(y, yg, yc, f, yb)
+            integers[AT_Y_AHEAD] = 0 if light and wanted == VALUE else ahead_of(y, yg, yc, f, yb)
             call(formula, at, 0, 1, 1, 0, 1)
             if wanted >= HESS:
                 if weights:
@@ -262,7 +263,10 @@ def reduce_blocks(
                     scatter(gb, n, grad, gg, gc, f, streamed)
             if n < o.size:
                 blocks.pad(o, n, zero)
-            total += dot_sum(o, sb, zero, 0, 0)[0] if weights else sum_of(o, 0)
+            away = 0
+            if light:  # memory is not to wait for the sum: what of y comes next is asked for meanwhile
+                away = (yb.ctypes.data - o.ctypes.data) // itemsize(a) + ahead_of(y, yg, yc, f, yb)
+            total += dot_sum(o, sb, zero, away, 0)[0] if weights else sum_of(o, away)
             if out:
                 if weights:
                     weighted(o, sb)
@@ -273,10 +277,10 @@ def reduce_blocks(
 
 
 class Elementwise:
-    """A formula's kernel, of one block."""
+    """A formula's kernel, of one block; `light` if it is some additions and products."""
 
-    def __init__(self, formula: Formula) -> None:
-        name = formula.__name__
+    def __init__(self, formula: Formula, *, light: bool = False) -> None:
+        name, self.light = formula.__name__, light
         meanings = {
             loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=formula))
             for loop in (losses, slopes, curves)
@@ -364,7 +368,7 @@ class BoundElementwise:
             args: list[Any] = [
                 size, scratch.address, scratch.stride, self.loss.address(zero(0)), zero(self.a), zero(self.b),
                 zero(0.0 if divisor == 0.0 else 1.0 / divisor), zero(lift), int(self.weight is not None),
-                wanted, sums,
+                wanted, int(self.loss.light), sums,
             ]
             absent = inputs[0]
             args += self._place(inputs[0]) + self._place(inputs[1]) + self._place(inputs[2])
