@@ -11,7 +11,7 @@ import pytest
 import fastloss as fl
 from fastloss._engine import launch
 
-BESIDE = {"test_limits", "test_portable", "test_random"}  # files with processes of their own
+BESIDE = {"test_portable", "test_random"}  # files with processes of their own
 SEED = int(os.environ.get("FASTLOSS_TEST_SEED", "20261121"))
 
 

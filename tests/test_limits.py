@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
-import tempfile
 import time
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pytest
-from fault import FULL, LAYERS, PROBLEM, finish, linux, run, start, times
+from fault import FULL, LAYERS, PROBLEM, linux, run, start, times
 
 # ---- Ctrl-C ---------------------------------------------------------------------------------
 # Calls that would take ten seconds and more, on rows that all lie in one place.
@@ -152,21 +150,6 @@ print("ok")
 """
 
 
-SPARSE = """
-path = {path!r}
-x = np.lib.format.open_memmap(path, "w+", {kind!r}, (1, (1 << 31) + 4096))
-x[0, 0], x[0, -1] = 50, 51
-x.flush()
-x = np.load(path, mmap_mode="r")
-rest = (x.size - 2) * np.exp(-51.0)
-loss = fl.cross_entropy(x, [x.size - 1])
-assert abs(loss - np.log1p(np.exp(-1.0) + rest)) < 1e-6
-if {kind!r} == "f4":
-    assert abs(fl.logsumexp(x)[0] - (51 + np.log1p(np.exp(-1.0) + rest))) < 1e-5
-    assert abs(fl.cross_entropy(x, [0]) - 1 - loss) < 1e-6
-"""
-
-
 @linux
 @pytest.mark.parametrize(
     "body",
@@ -179,35 +162,27 @@ assert (fl.logsumexp(x) == fl.logsumexp(row)).all()
 assert np.array_equal(loss[::7000], [fl.cross_entropy(row, i) for i in range(0, 50_000, 7000)])
 assert loss[-1] == fl.cross_entropy(row, 49_999)
 """,
-        SPARSE,
+        """
+path = {path!r}
+x = np.lib.format.open_memmap(path, "w+", {kind!r}, (1, (1 << 31) + 4096))
+x[0, 0], x[0, -1] = 50, 51
+x.flush()
+x = np.load(path, mmap_mode="r")
+rest = (x.size - 2) * np.exp(-51.0)
+loss = fl.cross_entropy(x, [x.size - 1])
+assert abs(loss - np.log1p(np.exp(-1.0) + rest)) < 1e-6
+if {kind!r} == "f4":
+    assert abs(fl.logsumexp(x)[0] - (51 + np.log1p(np.exp(-1.0) + rest))) < 1e-5
+    assert abs(fl.cross_entropy(x, [0]) - 1 - loss) < 1e-6
+""",
     ],
     ids=["rows of stride 0", "sparse memmap"],
 )
-def test_more_than_2_to_the_31_elements(body: str) -> None:
+def test_more_than_2_to_the_31_elements(body: str, tmp_path: Path) -> None:
     """Of int8 but in the full run: a sparse file's pages take memory once they are read."""
-    if body == SPARSE:
-        begin()
-        assert finish(beside["sparse"]) == "ok"
-    else:
-        assert run(PROBLEM + HUGE.format(body=body), timeout=300) == "ok"
-
-
-beside: dict[str, Any] = {}
-
-
-def begin() -> None:
-    """Start what reads a file of two gigabytes, if it has not been."""
-    if "sparse" not in beside and sys.platform == "linux":
-        beside["folder"] = tempfile.TemporaryDirectory()
-        body = SPARSE.format(path=f"{beside['folder'].name}/x.npy", kind="f4" if FULL else "i1")
-        beside["sparse"] = start("import os; os.nice(10)\n" + PROBLEM + HUGE.format(body=body))
-
-
-def end() -> None:
-    if beside:
-        beside["sparse"].kill()
-        beside["sparse"].communicate()
-        beside["folder"].cleanup()
+    body = body.replace("{path!r}", repr(str(tmp_path / "x.npy")))
+    body = body.replace("{kind!r}", repr("f4" if FULL else "i1"))
+    assert run(PROBLEM + HUGE.format(body=body), timeout=300) == "ok"
 
 
 @linux
