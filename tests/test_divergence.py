@@ -54,11 +54,26 @@ def one_more(a: Any, _: Any) -> Any:
     return elementary.log1p(a)
 
 
-@pytest.mark.parametrize("which", ["log_ratio", "log_positive", "log1p"])
+@numba.njit(forceinline=True, error_model="numpy")
+def one_more_at_most(a: Any, _: Any) -> Any:
+    return elementary.log1p_unit(a)
+
+
+BOTH, WIDE = (np.float32, np.float64), (np.float64,)
+
+
+@pytest.mark.parametrize(
+    ("which", "dtype"),
+    [
+        (which, dtype)
+        for which, dtypes in {
+            "log_ratio": BOTH, "log_positive": BOTH, "log1p_unit": BOTH, "log1p": WIDE,
+        }.items()
+        for dtype in dtypes
+    ],
+)
 def test_logarithms(which: str, dtype: type, rng: Rng) -> None:
     """Within two units of mpmath's, over all exponents, about 1 and near each other."""
-    if which == "log1p" and dtype == np.float32:
-        pytest.skip("float64 alone")
     limits = np.finfo(dtype)
     low, high = np.log10(float(limits.smallest_subnormal)), np.log10(float(limits.max))
     a, b = (
@@ -70,13 +85,19 @@ def test_logarithms(which: str, dtype: type, rng: Rng) -> None:
     a[-1], b[-1], a[-2], b[-2] = limits.max, limits.smallest_subnormal, limits.smallest_subnormal, limits.max
     a[-3] = np.nextafter(b[-3], dtype(2))
     a, b = (np.maximum(v, limits.smallest_subnormal) for v in (a, b))
-    function = {"log_ratio": ratio, "log_positive": positive, "log1p": one_more}[which]
+    if which == "log1p_unit":  # of 0 to 1
+        a = np.where(a > 1, rng.random(a.size), a).astype(dtype)
+        a[:5] = 0, 1, np.nextafter(dtype(1), dtype(0)), 0.5, limits.tiny
+    function = {
+        "log_ratio": ratio, "log_positive": positive, "log1p": one_more, "log1p_unit": one_more_at_most
+    }[which]
     with mpmath.workprec(160):
         for x, y, got in zip(a.tolist(), b.tolist(), loop_of(function)(a, b).tolist(), strict=True):
             truth = {
                 "log_ratio": lambda x, y: mpmath.log(mpmath.mpf(x) / y),
                 "log_positive": lambda x, _: mpmath.log(mpmath.mpf(x)),
                 "log1p": lambda x, _: mpmath.log1p(mpmath.mpf(x)),
+                "log1p_unit": lambda x, _: mpmath.log1p(mpmath.mpf(x)),
             }[which](x, y)
             unit = mpmath.ldexp(1, max(mpmath.frexp(abs(truth))[1] - limits.nmant - 1, -1074)) if truth else 0
             assert abs(got - truth) <= 2 * unit, (x, y)
