@@ -120,19 +120,21 @@ def with_ones(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_linear_support_vector_machine(rng: np.random.Generator) -> None:
-    x, y = with_ones(np.random.default_rng(0))  # 97 %; other halves of the data, 93 to 97 %
+    x, y = with_ones(rng)
     w = rng.normal(0, 1, (x.shape[1], 10))
     grad = svm_objective(w, x[:40], y[:40])[1]
     # no step of the differences crosses a kink here; least are the weights of pixels that are always dark
     assert fl.check_gradient(lambda v: svm_objective(v, x[:40], y[:40])[0], grad, w) < 1e-3
-    train, test = slice(0, 1400), slice(1400, None)
-    w *= 0.01
-    first = svm_objective(w, x[train], y[train])[0]
-    for step in range(400):
-        w -= 0.3 / (1 + step / 100) * svm_objective(w, x[train], y[train])[1]
-    assert svm_objective(w, x[train], y[train])[0] < 0.1 * first
-    accuracy = np.mean((x[test] @ w).argmax(axis=1) == y[test])
-    assert accuracy >= 0.95, accuracy
+    start, right = 0.01 * w, 0
+    for fold in range(5):  # each digit is read once, by a machine that has not seen it: parts differ by 4 %
+        test = np.arange(len(x)) % 5 == fold
+        w = start.copy()
+        first = svm_objective(w, x[~test], y[~test])[0]
+        for step in range(400):
+            w -= 0.3 / (1 + step / 100) * svm_objective(w, x[~test], y[~test])[1]
+        assert svm_objective(w, x[~test], y[~test])[0] < 0.1 * first
+        right += np.count_nonzero((x[test] @ w).argmax(axis=1) == y[test])
+    assert right >= 0.95 * len(x), right / len(x)
 
 
 def test_calibration_by_temperature(rng: np.random.Generator) -> None:
