@@ -123,7 +123,8 @@ def _exp(x: Any) -> Any:
 
 # log(1 + u), 0 <= u <= 1, needs no branch, and keeps the relative error where u is small. Of float32 it is
 # u + u**2 h(u), h the minimax polynomial of relative error (Remez; 3.3e-8): a division would take longer. Of
-# float64 it is 2 atanh(z), z = u / (2 + u) <= 1/3, terms until the next is below a quarter of the rounding.
+# float64 it is 2 atanh(z), z = u / (2 + u) <= 1/3, terms until the next is below a quarter of the rounding;
+# as 2 z = u - z u, it is written as what it is below u, so that an error of z goes into it by less than half.
 _LOG1P_32 = tuple(
     _F(c)
     for c in (
@@ -146,9 +147,9 @@ def _log1p_64(u: Any) -> Any:
     z = u / (2.0 + u)
     q = z * z
     p = _ATANH_64[15]
-    for k in (14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0):
+    for k in (14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1):
         p = fma(p, q, _ATANH_64[k])
-    return z * p
+    return fma(-z, u - q * p, u)
 
 
 def log1p_unit(u: Any) -> Any:
