@@ -13,7 +13,7 @@ from fastloss._engine.elementary import power as power_of
 from fastloss._engine.elementwise import BoundElementwise, Elementwise, flat
 from fastloss._engine.jit import inline
 from fastloss._engine.loss import BoundElementLoss, ElementLoss, Result
-from fastloss._engine.vector import cast
+from fastloss._engine.vector import cast, fma
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -64,11 +64,11 @@ def binary_cross_entropy_formula(z: Any, y: Any, a: Any, _b: Any) -> Any:
     e = exp_nonpositive(-abs(z))
     r = one / (one + e)
     negative, positive = one - y, a * y
-    left = negative * (z if z > 0 and negative != 0 else zero)
-    right = positive * (-z if z < 0 and positive != 0 else zero)
+    weight = negative if z > 0 else positive
+    far = weight * (abs(z) if weight != 0 else zero)
     both = negative + positive
     p, q = (r if z > 0 else e * r), (e * r if z > 0 else r)
-    return (left + right) + both * log1p_unit(e), negative * p - positive * q, both * (e * r * r)
+    return fma(both, log1p_unit(e), far), negative * p - positive * q, both * (e * r * r)
 
 
 @inline
@@ -108,7 +108,7 @@ def sigmoid_focal_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 _HINGE, _SQUARED_HINGE, _PERCEPTRON = (
-    Elementwise(formula, light=True)
+    Elementwise(formula)
     for formula in (hinge_formula, squared_hinge_formula, perceptron_formula)
 )
 _LOGISTIC, _CROSS_ENTROPY, _FOCAL = (

@@ -31,7 +31,7 @@ def l1_penalty_formula(z: Any, _y: Any, _a: Any, _b: Any) -> Any:
     return abs(z), sign(z), flat(z)
 
 
-_L2, _L1 = Elementwise(l2_penalty_formula, light=True), Elementwise(l1_penalty_formula, light=True)
+_L2, _L1 = Elementwise(l2_penalty_formula), Elementwise(l1_penalty_formula)
 
 
 # ---- kernel ---------------------------------------------------------------------------------

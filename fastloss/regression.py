@@ -106,7 +106,7 @@ def pinball_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 _MSE, _L1, _HUBER, _SMOOTH_L1, _PINBALL = (
-    Elementwise(formula, light=True)
+    Elementwise(formula)
     for formula in (mse_formula, l1_formula, huber_formula, smooth_l1_formula, pinball_formula)
 )
 _LOG_COSH = Elementwise(log_cosh_formula)

@@ -136,10 +136,11 @@ _ATANH_64 = tuple(2.0 / (2 * k + 1) for k in range(16))
 
 @inline
 def _log1p_32(u: Any) -> Any:
-    h = _LOG1P_32[7]
-    for k in (6, 5, 4, 3, 2, 1, 0):
-        h = fma(h, u, _LOG1P_32[k])
-    return fma(u * u, h, u)
+    c = _LOG1P_32
+    q = u * u
+    low = fma(fma(c[3], u, c[2]), q, fma(c[1], u, c[0]))
+    high = fma(fma(c[7], u, c[6]), q, fma(c[5], u, c[4]))
+    return fma(q, fma(high, q * q, low), u)
 
 
 @inline
@@ -248,10 +249,10 @@ def _log_positive_32(x: Any) -> Any:
     k = np.int32(np.int32(i - _HALVES_32) >> _SHIFT_32)  # Numba widens each result
     f = from_bits(np.int32(i - np.int32(k << _SHIFT_32))) - _F(1.0)
     n = _F(k) - (_F(24.0) if tiny else _F(0.0))
-    p = _LOG_32[8]
-    for c in (7, 6, 5, 4, 3, 2, 1, 0):
-        p = fma(p, f, _LOG_32[c])
-    return fma(n, _LN2_32, fma(f * f, p, f))
+    c, q = _LOG_32, f * f
+    even = fma(fma(fma(fma(c[8], q, c[6]), q, c[4]), q, c[2]), q, c[0])
+    odd = fma(fma(fma(c[7], q, c[5]), q, c[3]), q, c[1])
+    return fma(n, _LN2_32, fma(q, fma(odd, f, even), f))
 
 
 @inline

@@ -21,7 +21,7 @@ from fastloss._engine.arrays import DIRECT, STRIDE, Array
 from fastloss._engine.blocks import AHEAD, SEGMENT
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
-from fastloss._engine.leaves import dot_sum, sum_of
+from fastloss._engine.leaves import add_lanes, dot_sum, fold_sum, sum_of
 from fastloss._engine.vector import (
     LANES,
     fence,
@@ -39,14 +39,16 @@ from fastloss._engine.vector import cast as to_type
 
 Formula = Callable[[Any, Any, Any, Any], Any]
 
-# What is made: losses, their gradient too, the diagonal of their Hessian too.
-VALUE, GRAD, HESS = 0, 1, 2
+# What is made: losses, their gradient too, the diagonal of their Hessian too; the sum of losses alone.
+VALUE, GRAD, HESS, SUM = 0, 1, 2, 3
 # Numbers that a formula is called for at once: some of three arrays stay in L1.
 BLOCK = 4096
 # Numbers between these loops and their prefetch, beside AHEAD: they take less time than rows' loops.
 FURTHER = 4096
 # Numbers that are asked for at once.
 NEXT = 256
+# Numbers whose losses are summed before they leave registers.
+STRIP = 2 * LANES
 # Parts of a worker's scratch, a block each.
 Z_BLOCK, Y_BLOCK, S_BLOCK, O_BLOCK, G_BLOCK, H_BLOCK = 0, 1, 2, 3, 4, 5
 BLOCKS = 6
@@ -71,19 +73,35 @@ def sign(d: Any) -> Any:
 
 
 # ---- leaves ---------------------------------------------------------------------------------
-def losses(z: Array, y: Array, a: Any, b: Any, o: Array) -> None:
-    """o = the losses. In one plain loop: of the shortest formulas LLVM makes no vectors otherwise."""
+def made(z: Array, y: Array, a: Any, b: Any, o: Array, ahead: int, y_ahead: int) -> None:
+    """o = the losses. In plain loops: of the shortest formulas LLVM makes no vectors otherwise."""
     wide()
-    for j in range(z.size):
-        o[j] = formula(z[j], y[j], a, b)[0]
+    for i in range(0, z.size, NEXT):
+        last = min(i + NEXT, z.size)
+        for j in range(i, last, LANES):
+            prefetch(z, j + ahead)
+            prefetch(y, j + y_ahead)
+        for j in range(i, last):
+            o[j] = formula(z[j], y[j], a, b)[0]
 
 
-@leaf
-def ask(z: Array, y: Array, ahead: int, y_ahead: int) -> None:
-    """Fetch what lies so far ahead of z and y."""
-    for j in range(0, z.size, LANES):
-        prefetch(z, j + ahead)
-        prefetch(y, j + y_ahead)
+def summed(z: Array, y: Array, a: Any, b: Any) -> Any:
+    """The sum of the losses of whole strips, as `sum_of` makes it.
+
+    Two times LANES at once: of fewer, LLVM makes no vectors for the shortest formulas. Nothing is asked for
+    ahead: the processor finds two streams by itself, and longer formulas gain nothing.
+    """
+    wide()
+    total, low = lanes(1.0), lanes(1.0)
+    for j in range(0, z.size, STRIP):
+        left, right, v = part(z, j), part(y, j), lanes(a)
+        left_2, right_2, v_2 = part(z, j + LANES), part(y, j + LANES), lanes(a)
+        for k in range(LANES):
+            v[k] = formula(left[k], right[k], a, b)[0]
+            v_2[k] = formula(left_2[k], right_2[k], a, b)[0]
+        add_lanes(v, total, low)
+        add_lanes(v_2, total, low)
+    return fold_sum(total, low, a)
 
 
 def slopes(
@@ -193,15 +211,14 @@ def of_block(
     w: int, workers: int, first: int, last: int, z: int, y: int, n: int, a: Any, b: Any, rate: Any,
     o: int, g: int, h: int, ahead: int, y_ahead: int, wanted: int,
 ) -> None:
-    """By `wanted` what a formula makes of the n numbers, in whole vectors, that lie at z and y."""
+    """By `wanted` what a formula makes of the n numbers, in whole vectors, that lie at z and y. A sum, of
+    whole strips, is left at o in float64.
+    """
     zs, ys, os = view(z, n, a), view(y, n, a), view(o, n, a)
-    if wanted == VALUE:
-        size = itemsize(a)
-        for j in range(0, n, NEXT):
-            m = min(NEXT, n - j)
-            zs, ys = view(z + j * size, m, a), view(y + j * size, m, a)
-            ask(zs, ys if y_ahead else zs, ahead, y_ahead if y_ahead else ahead)
-            losses(zs, ys, a, b, view(o + j * size, m, a))
+    if wanted == SUM:
+        view(o, 1, 1.0)[0] = summed(zs, ys, a, b)
+    elif wanted == VALUE:
+        made(zs, ys, a, b, os, ahead, y_ahead)
     elif wanted == GRAD:
         slopes(zs, ys, a, b, rate, os, view(g, n, a), ahead, y_ahead)
     else:
@@ -215,14 +232,13 @@ AT_Z, AT_Y, AT_N, AT_A, AT_B, AT_RATE, AT_O, AT_G, AT_H, AT_AHEAD, AT_Y_AHEAD, A
 @kernel
 def reduce_blocks(
     w: int, workers: int, first: int, last: int, size: int, work: int, stride: int, formula: int, a: Any,
-    b: Any, rate: Any, lift: Any, weights: int, wanted: int, light: int, sums: Array,
+    b: Any, rate: Any, lift: Any, weights: int, wanted: int, sums: Array,
     z: int, zg_at: int, zc: int, y: int, yg_at: int, yc: int, s: int, sg_at: int, sc: int,
     out: int, og_at: int, oc: int, grad: int, gg_at: int, gc: int, hess: int, hg_at: int, hc: int,
     streamed: int,
 ) -> None:
     """sums[k] = the sum of the losses of segment k; and by `wanted` the gradient and the Hessian's diagonal.
-    With `out` the losses themselves, too. `formula` is the address of an `of_block`; `light` is whether it
-    takes no longer than the sum.
+    With `out` the losses themselves, too. `formula` is the address of an `of_block`.
     """
     zg, yg, sg = blocks.geometry(zg_at), blocks.geometry(yg_at), blocks.geometry(sg_at)
     og, gg, hg = blocks.geometry(og_at), blocks.geometry(gg_at), blocks.geometry(hg_at)
@@ -231,8 +247,8 @@ def reduce_blocks(
     at = mine + BLOCKS * block
     integers, numbers = view(at, 12, np.int64(0)), view(at, 12, 0.0)
     numbers[AT_A], numbers[AT_B], numbers[AT_RATE] = a, b, rate
-    integers[AT_O], integers[AT_WANTED] = mine + O_BLOCK * block, wanted
-    apart = int(weights or streamed)
+    integers[AT_O] = mine + O_BLOCK * block
+    apart, alone = int(weights or streamed), wanted == VALUE and not weights and not out
     for task in blocks.share(w, workers, first, last):
         total = 0.0
         for f in range(task * SEGMENT, min((task + 1) * SEGMENT, size), BLOCK):
@@ -250,9 +266,13 @@ def reduce_blocks(
                 hb = place(hess, hg, hc, f, n, apart, mine + H_BLOCK * block, zero)
             integers[AT_Z], integers[AT_Y], integers[AT_N] = zb.ctypes.data, yb.ctypes.data, zb.size
             integers[AT_G], integers[AT_H] = gb.ctypes.data, hb.ctypes.data
-            integers[AT_AHEAD] = ahead_of(z, zg, zc, f, zb)
-            integers[AT_Y_AHEAD] = 0 if light and wanted == VALUE else ahead_of(y, yg, yc, f, yb)
+            integers[AT_AHEAD], integers[AT_Y_AHEAD] = ahead_of(z, zg, zc, f, zb), ahead_of(y, yg, yc, f, yb)
+            summed = alone and n % STRIP == 0
+            integers[AT_WANTED] = SUM if summed else wanted
             call(formula, at, 0, 1, 1, 0, 1)
+            if summed:
+                total += view(mine + O_BLOCK * block, 1, 1.0)[0]
+                continue
             if wanted >= HESS:
                 if weights:
                     weighted(hb, sb)
@@ -265,10 +285,7 @@ def reduce_blocks(
                     scatter(gb, n, grad, gg, gc, f, streamed)
             if n < o.size:
                 blocks.pad(o, n, zero)
-            away = 0
-            if light:  # memory is not to wait for the sum: what of y comes next is asked for meanwhile
-                away = (yb.ctypes.data - o.ctypes.data) // itemsize(a) + ahead_of(y, yg, yc, f, yb)
-            total += dot_sum(o, sb, zero, away, 0)[0] if weights else sum_of(o, away)
+            total += dot_sum(o, sb, zero, 0, 0)[0] if weights else sum_of(o, 0)
             if out:
                 if weights:
                     weighted(o, sb)
@@ -279,13 +296,13 @@ def reduce_blocks(
 
 
 class Elementwise:
-    """A formula's kernel, of one block; `light` if it is some additions and products."""
+    """A formula's kernel, of one block."""
 
-    def __init__(self, formula: Formula, *, light: bool = False) -> None:
-        name, self.light = formula.__name__, light
+    def __init__(self, formula: Formula) -> None:
+        name = formula.__name__
         meanings = {
             loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=formula))
-            for loop in (losses, slopes, curves)
+            for loop in (made, summed, slopes, curves)
         }
         self._kernel: Kernel = kernel(bound(of_block, f"{name}_{of_block.__name__}", **meanings))
 
@@ -370,7 +387,7 @@ class BoundElementwise:
             args: list[Any] = [
                 size, scratch.address, scratch.stride, self.loss.address(zero(0)), zero(self.a), zero(self.b),
                 zero(0.0 if divisor == 0.0 else 1.0 / divisor), zero(lift), int(self.weight is not None),
-                wanted, int(self.loss.light), sums,
+                wanted, sums,
             ]
             absent = inputs[0]
             args += self._place(inputs[0]) + self._place(inputs[1]) + self._place(inputs[2])

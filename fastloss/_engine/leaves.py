@@ -120,6 +120,23 @@ def fold_pairs(v: Array, low: Array) -> Any:
     return s + rest if abs(s) < np.inf else s
 
 
+@inline
+def add_lanes(x: Array, total: Array, low: Array) -> None:
+    """total += x, LANES numbers in float64; what float64 numbers lose goes to `low`."""
+    if itemsize(x[0]) == 4:
+        added(total, x, total)
+    else:
+        for k in range(LANES):
+            total[k], lost = two_sum(total[k], np.float64(x[k]))
+            low[k] += lost
+
+
+@inline
+def fold_sum(total: Array, low: Array, like: Any) -> Any:
+    """The sum of what `add_lanes` added of numbers of a type."""
+    return fold(total) if itemsize(like) == 4 else fold_pairs(total, low)
+
+
 @leaf
 def sum_of(x: Array, ahead: int) -> Any:
     """The sum of x, in float64, and of float64 to its last digits."""
@@ -127,14 +144,8 @@ def sum_of(x: Array, ahead: int) -> Any:
     total, low = lanes(1.0), lanes(1.0)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
-        if itemsize(x[0]) == 4:
-            added(total, part(x, j), total)
-        else:
-            q = part(x, j)
-            for k in range(LANES):
-                total[k], lost = two_sum(total[k], np.float64(q[k]))
-                low[k] += lost
-    return fold(total) if itemsize(x[0]) == 4 else fold_pairs(total, low)
+        add_lanes(part(x, j), total, low)
+    return fold_sum(total, low, x[0])
 
 
 @leaf

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from fastloss._engine import arrays, blocks, launch
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import SEGMENT
-from fastloss._engine.elementwise import BLOCK, NEXT, ahead_of, ask, piece, place, scatter
+from fastloss._engine.elementwise import BLOCK, STRIP, ahead_of, made, piece, place, scatter, summed
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import scale
@@ -29,7 +29,7 @@ Formula = Callable[[Any, Any], Any]
 # Parts of a worker's scratch, a block each.
 P_BLOCK, Q_BLOCK, O_BLOCK, BLOCKS = 0, 1, 2, 3
 # Where the arguments of a formula's kernel lie in their block, eight bytes each.
-AT_P, AT_Q, AT_N, AT_LIKE, AT_O, AT_AHEAD, AT_Q_AHEAD, PLACES = range(8)
+AT_P, AT_Q, AT_N, AT_LIKE, AT_O, AT_AHEAD, AT_Q_AHEAD, AT_ALONE, PLACES = range(9)
 
 
 @inline
@@ -38,14 +38,12 @@ def formula(p: Any, q: Any) -> Any:
     return p
 
 
+def of_pair(p: Any, q: Any, _a: Any, _b: Any) -> Any:
+    """A formula as those of element-wise losses are."""
+    return (formula(p, q),)
+
+
 # ---- leaves ---------------------------------------------------------------------------------
-def terms(p: Array, q: Array, o: Array) -> None:
-    """o = the terms."""
-    wide()
-    for j in range(p.size):
-        o[j] = formula(p[j], q[j])
-
-
 @leaf
 def row_sum(o: Array, first: int, n: int) -> float:
     """The sum of n elements from `first` on, in float64; o goes on for LANES more, whatever they hold."""
@@ -64,29 +62,30 @@ def row_sum(o: Array, first: int, n: int) -> float:
 # ---- kernels --------------------------------------------------------------------------------
 def of_terms(
     w: int, workers: int, first: int, last: int, p: int, q: int, n: int, like: Any, o: int, ahead: int,
-    q_ahead: int,
+    q_ahead: int, alone: int,
 ) -> None:
-    """What a formula makes of the n numbers, in whole vectors, that lie at p and q."""
-    size = itemsize(like)
-    for j in range(0, n, NEXT):
-        m = min(NEXT, n - j)
-        ps, qs = view(p + j * size, m, like), view(q + j * size, m, like)
-        ask(ps, qs, ahead, q_ahead)
-        terms(ps, qs, view(o + j * size, m, like))
+    """What a formula makes of the n numbers, in whole vectors, that lie at p and q; `alone`: of whole strips
+    their sum alone, in float64.
+    """
+    ps, qs, os = view(p, n, like), view(q, n, like), view(o, n, like)
+    if alone:
+        view(o, 1, 1.0)[0] = summed(ps, qs, like, like)
+    else:
+        made(ps, qs, like, like, os, ahead, q_ahead)
 
 
 @inline
 def make(
     formula: int, x: int, xg: Array, xc: int, y: int, yg: Array, yc: int, f: int, n: int, mine: int, to: int,
-    like: Any,
+    alone: int, like: Any,
 ) -> None:
-    """The terms of elements f to f + n - 1 of two arrays, padded, to memory at `to`."""
+    """The terms of elements f to f + n - 1 of two arrays, padded, to memory at `to`; or `alone` their sum."""
     block = BLOCK * itemsize(like)
     at = mine + BLOCKS * block + LANES * itemsize(like)
     integers = view(at, PLACES, np.int64(0))
     p = piece(x, xg, xc, f, n, mine + P_BLOCK * block, like)
     integers[AT_P], integers[AT_N], integers[AT_O] = p.ctypes.data, p.size, to
-    integers[AT_AHEAD] = ahead_of(x, xg, xc, f, p)
+    integers[AT_AHEAD], integers[AT_ALONE] = ahead_of(x, xg, xc, f, p), alone
     integers[AT_Q], integers[AT_Q_AHEAD] = integers[AT_P], integers[AT_AHEAD]
     if y:
         q = piece(y, yg, yc, f, n, mine + Q_BLOCK * block, like)
@@ -105,20 +104,21 @@ def reduce_terms(
     xg, yg = blocks.geometry(xg_at), blocks.geometry(yg_at)
     mine, count = work + w * stride, blocks.segments(columns)
     to = mine + O_BLOCK * BLOCK * itemsize(zero)
-    made = view(to, BLOCK + LANES, zero)
+    terms = view(to, BLOCK + LANES, zero)
     for task in blocks.share(w, workers, first, last):
         if columns <= BLOCK:
             i0, i1 = task * group, min((task + 1) * group, rows)
-            make(formula, x, xg, xc, y, yg, yc, i0 * columns, (i1 - i0) * columns, mine, to, zero)
+            make(formula, x, xg, xc, y, yg, yc, i0 * columns, (i1 - i0) * columns, mine, to, 0, zero)
             for i in range(i0, i1):
-                sums[i, 0] = row_sum(made, (i - i0) * columns, columns)
+                sums[i, 0] = row_sum(terms, (i - i0) * columns, columns)
         else:
             i, k = task // count, task % count
             total = 0.0
             for j in range(k * SEGMENT, min((k + 1) * SEGMENT, columns), BLOCK):
                 n = min(BLOCK, columns - j)
-                make(formula, x, xg, xc, y, yg, yc, i * columns + j, n, mine, to, zero)
-                total += row_sum(made, 0, n)
+                alone = int(n % STRIP == 0)
+                make(formula, x, xg, xc, y, yg, yc, i * columns + j, n, mine, to, alone, zero)
+                total += view(to, 1, 1.0)[0] if alone else row_sum(terms, 0, n)
             sums[i, k] = total
 
 
@@ -137,7 +137,7 @@ def map_terms(
         for f in range(task * SEGMENT, min((task + 1) * SEGMENT, size), BLOCK):
             n = min(BLOCK, size - f)
             o = place(out, og, oc, f, n, apart, scratch, unit)
-            make(formula, x, xg, xc, 0, xg, xc, f, n, mine, o.ctypes.data, unit)
+            make(formula, x, xg, xc, 0, xg, xc, f, n, mine, o.ctypes.data, 0, unit)
             scale(o, unit, o, 0)
             if o.ctypes.data == scratch:
                 scatter(o, n, out, og, oc, f, streamed)
@@ -150,12 +150,16 @@ class Terms:
 
     def __init__(self, formula: Formula) -> None:
         name = formula.__name__
-        loop = leaf(bound(terms, f"{name}_{terms.__name__}", formula=formula))
-        self._kernel: Kernel = kernel(bound(of_terms, f"{name}_{of_terms.__name__}", terms=loop))
+        pair = inline(bound(of_pair, f"{name}_{of_pair.__name__}", formula=formula))
+        meanings = {
+            loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=pair))
+            for loop in (made, summed)
+        }
+        self._kernel: Kernel = kernel(bound(of_terms, f"{name}_{of_terms.__name__}", **meanings))
 
     def address(self, like: np.floating[Any]) -> int:
         """Where it is entered, compiled for the type of `like`."""
-        return launch.address_of(self._kernel, like.dtype.char, (0, 0, 0, like, 0, 0, 0))
+        return launch.address_of(self._kernel, like.dtype.char, (0, 0, 0, like, 0, 0, 0, 0))
 
 
 # ---- bound to its arguments -----------------------------------------------------------------
