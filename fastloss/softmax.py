@@ -39,7 +39,7 @@ def map_rows(
     owed_at, owed = owing_at[w], owing[w]
     owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         keep = rows.keep_at(mine, room, turn, inv)
@@ -102,7 +102,7 @@ def reduce_rows(
     count = blocks.segments(columns)
     owing_at[w, rows.TO] = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
         if companion == rows.TANGENTS and rows.is_wide(columns, inv):
             view(out + i * itemsize(inv), 1, inv)[0] = cast(
@@ -343,7 +343,7 @@ class _Rows:
                 )
             if not plan:
                 kept = mode != rows.LOG and holds != leaves.PROBS
-                small = rows.plan_of(xl.rows, xl.columns, self.inv, self.compute, exponentials=kept)
+                small = rows.plan_of(xl, self.inv, self.compute, exponentials=kept)
                 args = (
                     at, arrays.address(target), lies, holds, xl.geometry, tl.geometry, companion, each,
                     mode, a, g, self.temperature, to.geometry, streamed,
@@ -390,7 +390,7 @@ class _Rows:
                     map_across, at, xl.geometry, arrays.NONE[self.row_dtype], SUM, own, at, xl.geometry, 0
                 )
             if not plan:
-                small = rows.plan_of(xl.rows, xl.columns, self.inv, self.row_dtype, exponentials=False)
+                small = rows.plan_of(xl, self.inv, self.row_dtype, exponentials=False)
                 args = at, arrays.address(own), lies, xl.geometry, tl.geometry, companion
                 small.run(reduce_rows, *args)
                 if key and x is self.x and arrays.is_plain(x) and x.dtype == own.dtype:

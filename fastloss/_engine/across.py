@@ -624,8 +624,7 @@ def plan_of(
 ) -> Plan | None:
     """A plan where rows are short, or lie nearer to each other than their own elements do."""
     inner = x.run if out is None else min(x.run, out.run)
-    near = 0 < abs(x.apart) < abs(x.step)
-    if inner < LANES or not (1 < x.columns <= SHORT or (near and x.columns <= LONGEST)):
+    if inner < LANES or not (1 < x.columns <= SHORT or (x.beside and x.columns <= LONGEST)):
         return None
     return Plan(x.rows, x.columns, inner, rate, dtype)
 

@@ -57,6 +57,11 @@ class Layout(NamedTuple):
     geometry: int  # its address, in
     memory: NDArray[np.int64]
 
+    @property
+    def beside(self) -> bool:
+        """Whether rows lie nearer to each other than their own elements do."""
+        return 0 < abs(self.apart) < abs(self.step)
+
 
 # ---- resolving ------------------------------------------------------------------------------
 def real(value: ArrayLike, name: str) -> Array:

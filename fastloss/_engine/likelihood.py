@@ -157,7 +157,7 @@ def cross_entropy_rows(
     owed_at, owed = owing_at[w], owing[w]
     owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         keep = rows.keep_at(mine, room, turn, inv)
         y = view(own + 8 * i, 1, np.int64(0))[0]
@@ -624,9 +624,7 @@ class CrossEntropy(Targets, Curved):
             wanted, divisor, t_at, tl.geometry, companion,
             to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
-        plan_of_rows = rows.plan_of(
-            xl.rows, xl.columns, inv, dtype, exponentials=wanted not in (NOTHING, RATE)
-        )
+        plan_of_rows = rows.plan_of(xl, inv, dtype, exponentials=wanted not in (NOTHING, RATE))
         plan_of_rows.run(cross_entropy_rows, *args)
         if key and arrays.is_plain(x) and x.dtype == dtype:
             plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)

@@ -565,14 +565,6 @@ def walk_pair(
     state[BESIDE], state[ACROSS] = beside, across
 
 
-@inline
-def task_of(task: int, phase: int, count: int) -> Any:
-    """(row, first segment, last segment + 1) of a task."""
-    if phase == WHOLE:
-        return task, 0, count
-    return task // count, task % count, task % count + 1
-
-
 # ---- kernels --------------------------------------------------------------------------------
 @kernel
 def entropy_rows(
@@ -585,7 +577,7 @@ def entropy_rows(
     mine, count = work + w * stride, blocks.segments(columns)
     none = cast(-np.inf, zero)
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, states)
         row, at, all_of = blocks.row_address(x, xg, i), (w if phase == WHOLE else i) * count, joined[w]
         if phase != FINISH:
             for k in range(k0, k1):
@@ -699,7 +691,7 @@ def pair_rows(
     mine, count = work + w * stride, blocks.segments(columns)
     none, rate = cast(-np.inf, inv), np.float64(inv)
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, states)
         row, other = blocks.row_address(x, xg, i), blocks.row_address(y, yg, i)
         at, of_row = (w if phase == WHOLE else i) * count, joined[w]
         if phase in (WHOLE, WALK):
@@ -833,7 +825,8 @@ class BoundLogits:
         few = count > 1 and n < 4 * threads.count()
         workers = launch.workers(n * columns, n * count if few else n)
         # A task is short enough to wait for when Ctrl-C comes.
-        split = (few and workers > 1) or columns > launch.LAUNCH
+        beside = count > 1 and any(lies.beside for _, lies in placed)
+        split = (few and workers > 1) or columns > launch.LAUNCH or beside
         phases: tuple[int, ...] = (WHOLE,)
         if split:
             phases = (WALK, SUM, FINISH) if len(inputs) == 2 else (WALK, FINISH)

@@ -23,7 +23,7 @@ import numpy as np
 
 from fastloss._engine import launch, threads, twofold
 from fastloss._engine.again import remember
-from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, upcast
+from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, Layout, upcast
 from fastloss._engine.blocks import (
     AHEAD,
     BLOCK,
@@ -196,11 +196,14 @@ def scaled(
 
 
 @leaf
-def task_of(task: int, phase: int, count: int) -> Any:
-    """(row, first segment, last segment + 1) of a task."""
+def task_of(task: int, phase: int, count: int, states: Array) -> Any:
+    """(row, first segment, last segment + 1) of a task, by whether there are states for each segment of
+    each row. One segment of all rows comes after the other: rows that lie side by side share cache lines.
+    """
     if phase == WHOLE:
         return task, 0, count
-    return task // count, task % count, task % count + 1
+    n = states.shape[0] // count
+    return task % n, task // n, task // n + 1
 
 
 @inline
@@ -587,14 +590,14 @@ class Plan:
     """
 
     def __init__(
-        self, n: int, columns: int, rate: float, dtype: np.dtype[Any], exponentials: bool
+        self, n: int, columns: int, rate: float, dtype: np.dtype[Any], exponentials: bool, beside: bool
     ) -> None:
         self._type = dtype.char
         count = -(-columns // SEGMENT)
         few = count > 1 and n < 4 * threads.count()
         self._workers = launch.workers(n * columns, n * count if few else n)
         # A task is short enough to wait for when Ctrl-C comes.
-        split = (few and self._workers > 1) or columns > launch.LAUNCH
+        split = (few and self._workers > 1) or columns > launch.LAUNCH or (beside and count > 1)
         self._phases = (WALK, FINISH) if split else (WHOLE,)
         self._tasks = (n * count, SEGMENT) if split else (n, columns)
         padded = -(-columns // LANES) * LANES
@@ -639,11 +642,10 @@ class _Plans(threading.local):
 _plans = _Plans()
 
 
-def plan_of(
-    n: int, columns: int, rate: float, dtype: np.dtype[Any], *, exponentials: bool
-) -> Plan:
-    """A plan that no other thread is using."""
-    make = partial(Plan, n, columns, rate, dtype, exponentials)
+def plan_of(x: Layout, rate: float, dtype: np.dtype[Any], *, exponentials: bool) -> Plan:
+    """A plan for rows, that no other thread is using."""
+    n, columns = x.rows, x.columns
+    make = partial(Plan, n, columns, rate, dtype, exponentials, x.beside)
     if columns > SEGMENT or not launch.is_small(n * columns, n):
         return make()
     return kept_plan((n, columns, rate, dtype.char, exponentials), make)

@@ -102,7 +102,7 @@ def reduce_terms(
     longer than a block `group` rows. y is 0 where there is one array.
     """
     xg, yg = blocks.geometry(xg_at), blocks.geometry(yg_at)
-    mine, count = work + w * stride, blocks.segments(columns)
+    mine = work + w * stride
     to = mine + O_BLOCK * BLOCK * itemsize(zero)
     terms = view(to, BLOCK + LANES, zero)
     for task in blocks.share(w, workers, first, last):
@@ -112,7 +112,7 @@ def reduce_terms(
             for i in range(i0, i1):
                 sums[i, 0] = row_sum(terms, (i - i0) * columns, columns)
         else:
-            i, k = task // count, task % count
+            i, k = task % rows, task // rows
             total = 0.0
             for j in range(k * SEGMENT, min((k + 1) * SEGMENT, columns), BLOCK):
                 n = min(BLOCK, columns - j)

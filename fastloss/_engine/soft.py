@@ -58,7 +58,7 @@ def soft_cross_entropy_rows(
     owed_at[rows.TO] = 0
     companion = rows.BOTH if wanted == RATE else rows.WEIGHTS
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count)
+        i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
         keep = rows.keep_at(mine, room, 0, inv)
         row, beside = blocks.row_address(x, xg, i), blocks.row_address(q, qg, i)
@@ -213,7 +213,7 @@ class SoftCrossEntropy(Curved):
         each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
         losses = np.empty(xl.rows)
         self.rates = np.empty(xl.rows if wanted == RATE else 0)
-        plan = rows.plan_of(xl.rows, xl.columns, inv, dtype, exponentials=wanted not in (NOTHING, RATE))
+        plan = rows.plan_of(xl, inv, dtype, exponentials=wanted not in (NOTHING, RATE))
         plan.run(
             soft_cross_entropy_rows,
             x_at, xl.geometry, q_at, ql.geometry, self._blend(), each, self.temperature, losses, self.rates,
