@@ -15,6 +15,7 @@ from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
+from fastloss._engine.strips import Side
 from fastloss._engine.vector import LANES, cast, fence, fold, itemsize, lanes, part, view, wide
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
@@ -186,7 +187,7 @@ def map_across(
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
-    own, nearby = across.OWN, across.neighbour(xg)
+    own, nearby = across.OWN, blocks.neighbour(xg)
     each = across.whole(mine, own, size, 0.0)  # b of SCALE
     for k in range(size):
         each[k] = 1.0
@@ -344,11 +345,15 @@ class _Rows:
             if not plan:
                 kept = mode != rows.LOG and holds != leaves.PROBS
                 small = rows.plan_of(xl, self.inv, self.compute, exponentials=kept)
+                sides: list[Side] = []
+                if xl.beside:
+                    of_t = [] if t is None else [Side(2, 5, tl)]
+                    sides = small.sides(Side(0, 4, xl), *of_t, Side(1, 12, to, written=True))
                 args = (
                     at, arrays.address(target), lies, holds, xl.geometry, tl.geometry, companion, each,
-                    mode, a, g, self.temperature, to.geometry, streamed,
+                    mode, a, g, self.temperature, to.geometry, 0 if sides else streamed,
                 )
-                small.run(map_rows, *args)
+                small.run(map_rows, *args, sides=sides)
                 plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
                 if key and plain and x.dtype == result.dtype == self.compute:
                     small.remember(key, map_rows, args, x.shape, (xl, to))
@@ -392,7 +397,10 @@ class _Rows:
             if not plan:
                 small = rows.plan_of(xl, self.inv, self.row_dtype, exponentials=False)
                 args = at, arrays.address(own), lies, xl.geometry, tl.geometry, companion
-                small.run(reduce_rows, *args)
+                sides = []
+                if xl.beside and beside is not None:
+                    sides = small.sides(Side(0, 3, xl), Side(2, 4, tl))
+                small.run(reduce_rows, *args, sides=sides)
                 if key and x is self.x and arrays.is_plain(x) and x.dtype == own.dtype:
                     small.remember(key, reduce_rows, args, shape, xl)
         result = own.reshape(shape)

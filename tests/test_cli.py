@@ -711,8 +711,8 @@ def test_a_reader_that_has_gone(command: str, unbuffered: str, files: Files) -> 
     done = subprocess.run(arguments, stdout=theirs, stderr=subprocess.PIPE, env=env, timeout=300)
     os.close(theirs)
     assert done.stderr == b""
-    argparse_does_not_mind = "--" in command and unbuffered
-    assert done.returncode == (0 if argparse_does_not_mind else 141)
+    by_argparse = "--" in command and unbuffered  # newer ones pass over it
+    assert done.returncode in ((0, 141) if by_argparse else (141,))
 
 
 @linux_only

@@ -18,8 +18,18 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import launch, rows, threads, transpose
-from fastloss._engine.arrays import CODE, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
-from fastloss._engine.blocks import BLOCK, SEGMENT, Scratch, load, put, segments
+from fastloss._engine.arrays import DIRECT, STRIDE, Array, Layout
+from fastloss._engine.blocks import (
+    BLOCK,
+    SEGMENT,
+    Scratch,
+    column_geometry,
+    lies_beside,
+    load,
+    neighbour,
+    put,
+    segments,
+)
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Arguments, Kernel
@@ -277,32 +287,15 @@ def shift_across(
 
 # ---- tiles in and out -----------------------------------------------------------------------
 @inline
-def neighbour(g: Array) -> Any:
-    """Bytes from a row to the next within a run."""
-    return g[RANK + 2 * g[RANK]]
-
-
-@inline
 def lies_across(g: Array, n: int, size: int, like: Any) -> bool:
     """Whether n rows of a batch of `size` can be used where they lie, column by column."""
-    return bool(g[PLAIN] != 0 and neighbour(g) == itemsize(like) and n == size)
+    return lies_beside(g, like) and n == size
 
 
 @inline
 def lies_flat(g: Array, columns: int) -> bool:
     """Whether rows lie one after the other."""
     return bool(neighbour(g) == columns * g[STRIDE])
-
-
-@leaf
-def column_geometry(g: Array, at: int, like: Any) -> Any:
-    """The geometry of rows' elements in one column, written to `at`."""
-    own = view(at, 5, np.int64(0))
-    step = neighbour(g)
-    own[CODE], own[SWAP], own[STRIDE] = g[CODE], g[SWAP], step
-    own[DIRECT] = g[PLAIN] if step == itemsize(like) else 0
-    own[PLAIN] = g[PLAIN]
-    return own
 
 
 @leaf

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine.arrays import CODE, CODES, DIRECT, RANK, STRIDE, SWAP, Array, address
+from fastloss._engine.arrays import CODE, CODES, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, address
 from fastloss._engine.half import (
     bfloat16_of_float,
     float16_of_float,
@@ -87,6 +87,29 @@ def address_among(base: int, g: Array, i: int) -> Any:
         base += (i % n) * g[RANK + 1 + rank + d]
         i //= n
     return base + i * g[RANK + 1 + rank]
+
+
+@inline
+def neighbour(g: Array) -> Any:
+    """Bytes from a row to the next within a run."""
+    return g[RANK + 2 * g[RANK]]
+
+
+@inline
+def lies_beside(g: Array, like: Any) -> bool:
+    """Whether the elements of one column of a run lie together, aligned, native and of the compute type."""
+    return bool(g[PLAIN] != 0 and neighbour(g) == itemsize(like))
+
+
+@leaf
+def column_geometry(g: Array, at: int, like: Any) -> Any:
+    """The geometry of rows' elements in one column, written to `at`."""
+    own = view(at, RANK, np.int64(0))
+    step = neighbour(g)
+    own[CODE], own[SWAP], own[STRIDE] = g[CODE], g[SWAP], step
+    own[DIRECT] = g[PLAIN] if step == itemsize(like) else 0
+    own[PLAIN] = g[PLAIN]
+    return own
 
 
 @inline
@@ -330,8 +353,10 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
 
 @inline
 def share(w: int, workers: int, first: int, last: int) -> Any:
-    """The tasks of worker w, of those from `first` to `last` - 1."""
+    """The tasks of worker w, of those from `first` to `last` - 1; of 0 workers it is the only one."""
     tasks = last - first
+    if workers == 0:
+        return range(first, last)
     return range(first + tasks * w // workers, first + tasks * (w + 1) // workers)
 
 

@@ -117,6 +117,16 @@ def run(
             entry.run(at, 0, count, count, begin, end)
 
 
+def block_of(
+    kernel: Kernel, kind: str, args: tuple[Any, ...], fixed: Arguments
+) -> tuple[int, ctypes.Array[Any], int]:
+    """(the address of a kernel's entry, a block of arguments for it, how many places that has)."""
+    entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
+    block = (ctypes.c_char * entry.block.size)()
+    entry.block.pack_into(block, 0, *fixed.numbers, *numbers_of(args))
+    return entry.address, block, entry.block.size // 8
+
+
 def address_of(kernel: Kernel, kind: str, args: tuple[Any, ...]) -> int:
     """The address of a kernel's entry, for another kernel that calls it with arguments like these."""
     found = _state.own.found

@@ -415,7 +415,7 @@ def cross_entropy_across(
             y[k] = y[k] if k < count and 0 <= y[k] < columns else none
         if not short:  # before any gradient is written over it
             for k in range(count):
-                there = row + k * across.neighbour(xg)
+                there = row + k * blocks.neighbour(xg)
                 x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
         if altered:
             tile, e = across.tile_of(mine, columns, size, inv)
@@ -494,7 +494,7 @@ def cross_entropy_across(
         )
         one = view(scratch, 1, inv)
         for k in range(count):
-            there = to + k * across.neighbour(og)
+            there = to + k * blocks.neighbour(og)
             if y[k] < 0:
                 blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og, streamed)
             else:

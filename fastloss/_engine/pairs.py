@@ -21,14 +21,15 @@ import numpy as np
 from numba import types
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, launch, rows, threads
+from fastloss._engine import arrays, blocks, launch, rows, strips, threads
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import BLOCK, O_BLOCK, SEGMENT, T_BLOCK, X_BLOCK
 from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log1p_unit, log_ratio, two_sum
 from fastloss._engine.jit import inline, leaf
-from fastloss._engine.kernels import Kernel, kernel
+from fastloss._engine.kernels import NONE, Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
 from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
+from fastloss._engine.strips import Side
 from fastloss._engine.vector import (
     LANES,
     cast,
@@ -844,12 +845,30 @@ class BoundLogits:
             args += [arrays.address(array), lies.geometry]
         walks: Kernel = pair_rows if len(inputs) == 2 else entropy_rows
         which = (self.which,) if len(inputs) == 2 else ()
+        sides: list[Side] = []
+        if beside:
+            first = 7 + len(which)
+            sides = [Side(first + 2 * k, first + 2 * k + 1, lies) for k, (_, lies) in enumerate(placed)]
+            first += 2 * len(placed) + 3
+            sides += [
+                Side(first + 2 * k, first + 2 * k + 1, lies, written=True)
+                for k, (_, lies) in enumerate(targets)
+            ]
+            sides = strips.sides_of(sides, self.compute)
+        if launch.is_listing():
+            strips.listed(self.compute)
         for phase in phases:
-            launch.run(
-                walks, workers, self.compute.char, n * count if split else n, SEGMENT if split else columns,
-                (columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
-                 streamed),
+            each = (
+                columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
+                0 if sides else streamed,
             )
+            if sides:
+                strips.run(walks, workers, self.compute, sides, phase == FINISH, each, NONE, 0)
+            else:
+                launch.run(
+                    walks, workers, self.compute.char, n * count if split else n,
+                    SEGMENT if split else columns, each,
+                )
         for result, (target, _) in zip(results, targets, strict=True):
             if target is not result:
                 arrays.write_back(result, self.axes, target)

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from fastloss._engine import launch, threads, twofold
+from fastloss._engine import launch, strips, threads, twofold
 from fastloss._engine.again import remember
 from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, Layout, upcast
 from fastloss._engine.blocks import (
@@ -69,6 +69,7 @@ from fastloss._engine.leaves import (
     terms,
     weigh,
 )
+from fastloss._engine.strips import Side
 from fastloss._engine.twofold import Pair
 from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, view
 
@@ -611,14 +612,25 @@ class Plan:
         slots = n if split else 2 * self._workers
         maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
         parts = np.empty((slots * count, STATE))
+        self._dtype = dtype
         self._args = Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
             np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
         ))
 
-    def run(self, kernel: Kernel, *args: Any) -> None:
+    def sides(self, *sides: Side) -> list[Side]:
+        """The arrays that a kernel walks, if it is to walk them in strips: the next argument of `run`."""
+        return strips.sides_of(list(sides), self._dtype)
+
+    def run(self, kernel: Kernel, *args: Any, sides: list[Side] | None = None) -> None:
+        if launch.is_listing():
+            strips.listed(self._dtype)
         for phase in self._phases:
-            launch.run(kernel, self._workers, self._type, *self._tasks, (phase, *args), self._args)
+            each = phase, *args
+            if sides:
+                strips.run(kernel, self._workers, self._dtype, sides, phase == FINISH, each, self._args, 1)
+            else:
+                launch.run(kernel, self._workers, self._type, *self._tasks, each, self._args)
 
     def remember(
         self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any

@@ -1,0 +1,166 @@
+"""Long rows that lie side by side (softmax along axis 0), for kernels that walk along one row at a time.
+
+Of rows that share cache lines as many as fill one are brought to scratch memory, a segment of columns at a
+time, and lie there one after the other; the kernel walks them there, and what it has written goes back the
+same way. So every line is fetched once, not once a row, and a row has the bits that it has anywhere.
+
+A kernel does not know: it is called with its own block of arguments, but for the addresses and geometries
+of its arrays. It looks at no column but those of the segment that its task names.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastloss._engine import blocks, launch
+from fastloss._engine.arrays import CODE, CODES, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
+from fastloss._engine.blocks import SEGMENT, column_geometry, lies_beside, load, put
+from fastloss._engine.jit import leaf
+from fastloss._engine.kernels import Arguments, Kernel, call, kernel, numbers_of
+from fastloss._engine.transpose import gather_wide, scatter_wide
+from fastloss._engine.vector import LANES, itemsize, outlined, prefetch, view, wide
+
+F4, F8 = CODES["f4"], CODES["f8"]
+# Numbers from row to row of a strip: vectors end beyond it, and lines of two rows do not fall on each other.
+PITCH = SEGMENT + 2 * LANES
+AHEAD = 32  # columns between what is taken and what is asked for: processors find no strides so long
+# A worker's scratch: geometries, a square of 16 numbers by as many; then the kernel's arguments, and strips.
+ROWS_AT, COLUMN_AT, SQUARE_AT, BLOCK_AT = 0, 64, 128, 128 + 16 * 64
+WORDS = 64  # of arguments at most
+
+
+class Side(NamedTuple):
+    """An array that a kernel walks, and which of its arguments are its address and geometry."""
+
+    at: int
+    geometry: int
+    layout: Layout
+    written: bool = False
+
+
+@leaf
+def take(
+    base: int, g: Array, count: int, j0: int, n: int, strip: int, scratch: int, like: Any
+) -> None:
+    """Columns j0 to j0 + n - 1 of `count` rows from `base` on, as rows of the compute type."""
+    outlined()
+    wide()
+    b = itemsize(like)
+    size, pitch, square = 64 // b, PITCH * b, scratch + SQUARE_AT
+    own = column_geometry(g, scratch + COLUMN_AT, like)
+    there = lies_beside(g, like) and count == size
+    for j in range(0, n, size):
+        at = base + (j0 + j) * g[STRIDE]
+        if there and j + size <= n:
+            for c in range(AHEAD, AHEAD + size):
+                prefetch(view(at + c * g[STRIDE], LANES, like), 0)
+            scatter_wide(strip + j * b, pitch, at, g[STRIDE], like)
+        else:
+            for c in range(min(size, n - j)):
+                load(at + c * g[STRIDE], own, count, view(square + c * 64, count, like))
+            scatter_wide(strip + j * b, pitch, square, 64, like)
+
+
+@leaf
+def give(
+    strip: int, count: int, j0: int, n: int, base: int, g: Array, scratch: int, like: Any
+) -> None:
+    """The way back."""
+    outlined()
+    wide()
+    b = itemsize(like)
+    size, pitch, square = 64 // b, PITCH * b, scratch + SQUARE_AT
+    own = column_geometry(g, scratch + COLUMN_AT, like)
+    there = lies_beside(g, like) and count == size
+    for j in range(0, n, size):
+        to = base + (j0 + j) * g[STRIDE]
+        if there and j + size <= n:
+            gather_wide(strip + j * b, pitch, to, g[STRIDE], like)
+        else:
+            gather_wide(strip + j * b, pitch, square, 64, like)
+            for c in range(min(size, n - j)):
+                put(view(square + c * 64, count, like), count, to + c * g[STRIDE], own, 0, 0)
+
+
+@kernel
+def in_strips(
+    w: int, workers: int, first: int, last: int, entry: int, block: int, words: int, n: int, columns: int,
+    run: int, zero: Any, work: int, stride: int, sides: Array, writes: int,
+) -> None:
+    """What the kernel at `entry`, with arguments that lie at `block`, does segment by segment of n rows, of
+    which `run` lie at one distance. sides[k] = where among the arguments an array's address and geometry
+    lie, these, and whether it is written. A task is a segment of a group of rows.
+    """
+    b = itemsize(zero)
+    size, pitch, mine = 64 // b, PITCH * b, work + w * stride
+    per_run = (run + size - 1) // size
+    groups = n // run * per_run
+    given, own = view(block, words, np.int64(0)), view(mine + BLOCK_AT, words, np.int64(0))
+    own[:] = given
+    lies = view(mine + ROWS_AT, RANK + 3, np.int64(0))
+    lies[CODE], lies[SWAP], lies[STRIDE] = F4 if b == 4 else F8, 0, b
+    lies[DIRECT], lies[PLAIN], lies[RANK] = 1, 1, 1
+    lies[RANK + 1], lies[RANK + 2] = n, pitch
+    strips = mine + BLOCK_AT + WORDS * 8
+    for task in blocks.share(w, workers, first, last):
+        group, k = task % groups, task // groups
+        in_run = group % per_run * size
+        i, count = group // per_run * run + in_run, min(size, run - in_run)
+        j0 = k * SEGMENT
+        m = min(SEGMENT, columns - j0)
+        for s in range(sides.shape[0]):
+            g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
+            if not sides[s, 4]:
+                take(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, mine, zero)
+            own[sides[s, 0]] = strip - i * pitch - j0 * b
+            own[sides[s, 1]] = mine + ROWS_AT
+        call(entry, mine + BLOCK_AT, w, w + 1, 0, k * n + i, k * n + i + count)
+        for s in range(sides.shape[0]):
+            if sides[s, 4] and writes:
+                g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
+                give(strip, count, j0, m, blocks.row_address(sides[s, 2], g, i), g, mine, zero)
+
+
+def sides_of(sides: list[Side], dtype: np.dtype[Any]) -> list[Side]:
+    """The arrays, if the rows of the first are so long, and lie so, that strips are worth while."""
+    lies = sides[0].layout
+    worth = lies.beside and lies.columns > SEGMENT
+    return sides if worth and min(each.layout.run for each in sides) >= 64 // dtype.itemsize else []
+
+
+def listed(dtype: np.dtype[Any]) -> None:
+    """Put the kernel down among what is to be compiled."""
+    places = np.empty((0, 5), np.int64)
+    launch.address_of(in_strips, dtype.char, (0, 0, 0, 0, 0, 0, dtype.type(0), 0, 0, places, 0))
+
+
+def run(
+    kernel: Kernel, count: int, dtype: np.dtype[Any], sides: list[Side], writes: bool,
+    args: tuple[Any, ...], fixed: Arguments, skipped: int,
+) -> None:
+    """`launch.run` of a kernel whose tasks are the segments of rows. Sides count the arguments in `args` from
+    `skipped` on; `writes`: whether it writes those that are written.
+    """
+    lies, zero = sides[0].layout, dtype.type(0)
+    before = [len(fixed.numbers) + len(numbers_of(args[:k])) for k in range(len(args))]
+    places = np.array([
+        [before[skipped + each.at], before[skipped + each.geometry], args[skipped + each.at],
+         each.layout.geometry, each.written]
+        for each in sides
+    ])
+    entry, block, words = launch.block_of(kernel, dtype.char, args, fixed)
+    assert words <= WORDS, kernel.__name__
+    run_ = min(each.layout.run for each in sides)
+    size = 64 // dtype.itemsize
+    groups = lies.rows // run_ * -(-run_ // size)
+    tasks = groups * -(-lies.columns // SEGMENT)
+    workers = min(count, tasks)
+    scratch = blocks.Scratch(workers, BLOCK_AT + WORDS * 8 + len(sides) * 64 * PITCH)
+    launch.run(
+        in_strips, workers, dtype.char, tasks, SEGMENT * size,
+        (entry, ctypes.addressof(block), words, lies.rows, lies.columns, run_, zero, scratch.address,
+         scratch.stride, places, int(writes)),
+    )

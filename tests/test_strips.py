@@ -1,0 +1,117 @@
+"""Long rows that lie side by side are walked in strips: the bits of rows that lie one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import fastloss as fl
+from fastloss._engine import strips
+
+Rng = np.random.Generator
+LONG = 33_000  # more than a segment
+ONES = np.ones(35)
+CALLS: dict[str, Callable[..., Any]] = {
+    "softmax.jvp": lambda x, t, **o: fl.softmax.jvp(x, t, temperature=0.7, **o),
+    "log_softmax.vjp": fl.log_softmax.vjp,
+    "vjp_from_output": lambda x, t, **o: fl.softmax.vjp_from_output(np.exp2(-np.abs(x)), t, **o),
+    "logsumexp.jvp": fl.logsumexp.jvp,
+    "cross_entropy": lambda x, t, **o: fl.cross_entropy.value_and_grad(x, np.abs(t), **o),
+    "hvp": lambda x, t, **o: fl.cross_entropy.hvp(x, np.abs(t), t[::-1, ::-1], **o),
+    "hess": lambda x, t, **o: fl.cross_entropy.value_grad_hess(x, np.abs(t), label_smoothing=0.1, **o),
+    "temperature_grad": lambda x, t, **o: fl.cross_entropy.temperature_grad(x, np.abs(t), **o),
+    "entropy": lambda x, _, **o: fl.entropy_from_logits(x, **o),
+    "entropy.vjp": lambda x, _, **o: fl.entropy_from_logits.vjp(x, ONES, **o),
+    "js": fl.js_divergence_from_logits,
+    "kl.vjp": lambda x, t, **o: fl.kl_divergence_from_logits.vjp(x, t, ONES, **o),
+}
+
+
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels that have walked strips."""
+    names: list[str] = []
+    run = strips.run
+
+    def noted(kernel: Any, *args: Any) -> None:
+        names.append(kernel.__name__)
+        run(kernel, *args)
+
+    monkeypatch.setattr(strips, "run", noted)
+    return names
+
+
+def problem(rng: Rng, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Rows, some with infinities, NaN or ties."""
+    x, t = rng.normal(0, 4, (35, LONG)), rng.normal(0, 1, (35, LONG))
+    x[3], x[4, 5], x[5, 7], x[6], x[7, ::2] = -np.inf, np.nan, np.inf, 1, -np.inf
+    return x.astype(dtype), t.astype(dtype)
+
+
+def assert_same(name: str, got: Any, expected: Any) -> None:
+    if isinstance(expected, tuple):
+        for each, other in zip(got, expected, strict=True):
+            assert_same(name, each, other)
+    else:
+        got = got.T if np.shape(got) != np.shape(expected) else got
+        assert np.array_equal(got, expected, equal_nan=True), name
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_bits_are_those_of_rows_one_after_the_other(
+    name: str, dtype: type, rng: Rng, used: list[str]
+) -> None:
+    x, t = problem(rng, dtype)
+    across, beside = np.ascontiguousarray(x.T), np.ascontiguousarray(t.T)
+    call = CALLS[name]
+    expected = call(x, t)
+    assert not used
+    assert_same(name, call(across, beside, axis=0), expected)
+    assert used
+    if name == "hvp":
+        return
+    swapped = beside.astype(beside.dtype.newbyteorder())
+    assert_same(name, call(across, swapped, axis=0), expected)
+    if name in ("softmax.jvp", "log_softmax.vjp"):
+        out = np.full((LONG + 2, 40), 7, dtype)
+        assert_same(name, call(across, beside, axis=0, out=out[1:-1, 2:37]), expected)
+        assert (out[0] == 7).all()
+        assert (out[-1] == 7).all()
+        assert (out[:, :2] == 7).all()
+        assert (out[:, 37:] == 7).all()
+        assert_same(name, call(across, beside, axis=0, out=across), expected)
+
+
+@pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
+def test_halves(kind: Any, rng: Rng, used: list[str]) -> None:
+    x, t = problem(rng, kind)
+    assert_same("halves", fl.softmax.vjp(x.T, t.T, axis=0), fl.softmax.vjp(x, t).T)  # Fortran's order
+    there = fl.softmax.vjp(np.ascontiguousarray(x.T), t.T, axis=0)
+    assert_same("halves", there, fl.softmax.vjp(x, t))
+    assert used
+
+
+def test_runs_of_rows(rng: Rng, used: list[str]) -> None:
+    """Channels of images: rows lie side by side in runs, and in runs too short for strips."""
+    for shape, walked in (((2, LONG, 3, 6), True), ((2, LONG, 3), False)):
+        used.clear()
+        x, t = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+        got = fl.softmax.jvp(x, t, axis=1)
+        assert bool(used) is walked, shape
+        expected = fl.softmax.jvp(*(np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in (x, t)))
+        assert np.array_equal(np.moveaxis(got, 1, -1), expected), shape
+
+
+def test_right(rng: Rng, dtype: type) -> None:
+    """By the definition, in a wider type."""
+    x, t = (rng.normal(0, 3, (LONG, 17)) for _ in range(2))
+    e = np.exp(x.astype(dtype).astype(np.longdouble))
+    p, given = e / e.sum(axis=0), t.astype(dtype).astype(np.longdouble)
+    expected = p * (given - (p * given).sum(axis=0))
+    got = fl.softmax.jvp(x.astype(dtype), t.astype(dtype), axis=0)
+    size = p * (np.abs(given) + 1)
+    assert (np.abs(got - expected) <= 16 * np.finfo(dtype).eps * size).all()
