@@ -15,7 +15,6 @@ from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
-from fastloss._engine.strips import Side
 from fastloss._engine.vector import LANES, cast, fence, fold, itemsize, lanes, part, view, wide
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
@@ -345,13 +344,10 @@ class _Rows:
             if not plan:
                 kept = mode != rows.LOG and holds != leaves.PROBS
                 small = rows.plan_of(xl, self.inv, self.compute, exponentials=kept)
-                sides: list[Side] = []
-                if xl.beside:
-                    of_t = [] if t is None else [Side(2, 5, tl)]
-                    sides = small.sides(Side(0, 4, xl), *of_t, Side(1, 12, to, written=True))
+                sides = small.sides((0, 4, x, xl), (2, 5, t, tl), made=((1, 12, target, to),))
                 args = (
                     at, arrays.address(target), lies, holds, xl.geometry, tl.geometry, companion, each,
-                    mode, a, g, self.temperature, to.geometry, 0 if sides else streamed,
+                    mode, a, g, self.temperature, to.geometry, streamed,
                 )
                 small.run(map_rows, *args, sides=sides)
                 plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
@@ -397,9 +393,7 @@ class _Rows:
             if not plan:
                 small = rows.plan_of(xl, self.inv, self.row_dtype, exponentials=False)
                 args = at, arrays.address(own), lies, xl.geometry, tl.geometry, companion
-                sides = []
-                if xl.beside and beside is not None:
-                    sides = small.sides(Side(0, 3, xl), Side(2, 4, tl))
+                sides = small.sides((0, 3, x, xl), (2, 4, beside, tl))
                 small.run(reduce_rows, *args, sides=sides)
                 if key and x is self.x and arrays.is_plain(x) and x.dtype == own.dtype:
                     small.remember(key, reduce_rows, args, shape, xl)
@@ -583,7 +577,8 @@ def softmax(
     A logit of -inf has probability exactly 0; a row of nothing else, or with NaN or +inf in it, is
     NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
     which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
-    512th of a row of more than 32768 columns.
+    512th of a row of more than 32768 columns; for products of rows of more than 128 that lie side by side up
+    to 2.1 MB a thread for each array, and of so long ones a 512th of it.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
     `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`, where y has to be an output;
@@ -639,7 +634,7 @@ def log_softmax(
     -----
     A logit of -inf gives -inf; a row of nothing else, or with NaN or +inf in it, is NaN. Each row
     is read twice, the second time from cache where it fits. Scratch: 0.6 MB a thread, for
-    products up to 4 MB.
+    products up to 4 MB and what `softmax` takes for rows that lie side by side.
 
     Methods: `jvp(x, tangent)`, `(t - sum(p * t)) / T`; `vjp(x, cotangent)`,
     `(u - p * sum(u)) / T`; `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`;
@@ -693,7 +688,7 @@ def logsumexp(
     Notes
     -----
     A row of -inf gives -inf, so does an empty one; +inf gives +inf; NaN gives NaN. `vjp` gives the dtype
-    of `x`. Scratch: 0.6 MB a thread.
+    of `x`. Scratch: 0.6 MB a thread, for `jvp` as for products of `softmax`.
 
     Methods: `jvp(x, tangent)`, `sum(p * t)`, of the result's shape; `vjp(x, cotangent)`, `p * u`,
     of the shape of `x`.

@@ -24,7 +24,10 @@ os.nice(10)
 import pytest
 folder = {str(Path(__file__).parent)!r}
 sys.path.insert(0, folder)
-tests = "test_agreement.py::test_agrees_with_reference", "test_exp.py", "test_twofold.py"
+tests = (
+    "test_agreement.py::test_agrees_with_reference", "test_exp.py", "test_twofold.py",
+    "test_strips.py::test_right",
+)
 chosen = ["-k", "not f8"] if kinds == "f" else []
 status = pytest.main(["-q", *chosen, *(f"{{folder}}/{{name}}" for name in tests)])
 import numpy as np

@@ -13,22 +13,44 @@ import fastloss as fl
 from fastloss._engine import strips
 
 Rng = np.random.Generator
-LONG = 33_000  # more than a segment
-ONES = np.ones(35)
+ROWS, LONG = 35, 33_000  # more columns than a segment
+ONES = np.ones(ROWS)
+
+
+def targets(x: np.ndarray) -> np.ndarray:
+    """In every segment; a row that is ignored."""
+    y = np.linspace(0, max(x.shape) - 1, ROWS).astype(int)
+    y[8] = -100
+    return y
+
+
+def weight(x: np.ndarray) -> np.ndarray:
+    return np.linspace(0, 2, max(x.shape))
+
+
 CALLS: dict[str, Callable[..., Any]] = {
     "softmax.jvp": lambda x, t, **o: fl.softmax.jvp(x, t, temperature=0.7, **o),
     "log_softmax.vjp": fl.log_softmax.vjp,
     "vjp_from_output": lambda x, t, **o: fl.softmax.vjp_from_output(np.exp2(-np.abs(x)), t, **o),
     "logsumexp.jvp": fl.logsumexp.jvp,
+    "smoothing": lambda x, _, **o: fl.cross_entropy.value_and_grad(x, targets(x), label_smoothing=0.1, **o),
+    "index hvp": lambda x, t, **o: fl.cross_entropy.hvp(x, targets(x), t, **o),
+    "index hess": lambda x, _, **o: fl.cross_entropy.value_grad_hess(x, targets(x), weight=weight(x), **o),
+    "scale_grad": lambda x, _, **o: fl.additive_margin_softmax_loss.scale_grad(x, targets(x), **o),
     "cross_entropy": lambda x, t, **o: fl.cross_entropy.value_and_grad(x, np.abs(t), **o),
     "hvp": lambda x, t, **o: fl.cross_entropy.hvp(x, np.abs(t), t[::-1, ::-1], **o),
     "hess": lambda x, t, **o: fl.cross_entropy.value_grad_hess(x, np.abs(t), label_smoothing=0.1, **o),
     "temperature_grad": lambda x, t, **o: fl.cross_entropy.temperature_grad(x, np.abs(t), **o),
     "entropy": lambda x, _, **o: fl.entropy_from_logits(x, **o),
     "entropy.vjp": lambda x, _, **o: fl.entropy_from_logits.vjp(x, ONES, **o),
+    "entropy of probabilities": lambda x, _, **o: fl.entropy(np.abs(x), **o),
+    "kl": lambda x, t, **o: fl.kl_divergence(np.abs(x), np.abs(t), **o),
     "js": fl.js_divergence_from_logits,
     "kl.vjp": lambda x, t, **o: fl.kl_divergence_from_logits.vjp(x, t, ONES, **o),
 }
+
+
+SUMS = ("entropy of probabilities", "kl")  # whose shorter rows share blocks
 
 
 @pytest.fixture
@@ -45,9 +67,9 @@ def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def problem(rng: Rng, dtype: Any) -> tuple[np.ndarray, np.ndarray]:
+def problem(rng: Rng, dtype: Any, columns: int = LONG) -> tuple[np.ndarray, np.ndarray]:
     """Rows, some with infinities, NaN or ties."""
-    x, t = rng.normal(0, 4, (35, LONG)), rng.normal(0, 1, (35, LONG))
+    x, t = rng.normal(0, 4, (ROWS, columns)), rng.normal(0, 1, (ROWS, columns))
     x[3], x[4, 5], x[5, 7], x[6], x[7, ::2] = -np.inf, np.nan, np.inf, 1, -np.inf
     return x.astype(dtype), t.astype(dtype)
 
@@ -61,23 +83,24 @@ def assert_same(name: str, got: Any, expected: Any) -> None:
         assert np.array_equal(got, expected, equal_nan=True), name
 
 
+@pytest.mark.parametrize("columns", [129, 1500, LONG])
 @pytest.mark.parametrize("name", CALLS)
 def test_bits_are_those_of_rows_one_after_the_other(
-    name: str, dtype: type, rng: Rng, used: list[str]
+    name: str, columns: int, dtype: type, rng: Rng, used: list[str]
 ) -> None:
-    x, t = problem(rng, dtype)
+    x, t = problem(rng, dtype, columns)
     across, beside = np.ascontiguousarray(x.T), np.ascontiguousarray(t.T)
     call = CALLS[name]
     expected = call(x, t)
     assert not used
     assert_same(name, call(across, beside, axis=0), expected)
-    assert used
+    assert used or (name in SUMS and columns < LONG)
     if name == "hvp":
         return
     swapped = beside.astype(beside.dtype.newbyteorder())
     assert_same(name, call(across, swapped, axis=0), expected)
     if name in ("softmax.jvp", "log_softmax.vjp"):
-        out = np.full((LONG + 2, 40), 7, dtype)
+        out = np.full((columns + 2, 40), 7, dtype)
         assert_same(name, call(across, beside, axis=0, out=out[1:-1, 2:37]), expected)
         assert (out[0] == 7).all()
         assert (out[-1] == 7).all()

@@ -165,7 +165,7 @@ def cross_entropy_rows(
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
         if phase != rows.FINISH and y >= 0:
-            if k0 == 0:  # before any worker writes a gradient over it
+            if k0 <= y // blocks.SEGMENT < k1:  # before any worker writes a gradient over it
                 x_t[0] = held[i] if held.size else blocks.element(row, xg, y, mine, inv)
             spot = y if held.size or link == HINGE else -1
             value = cast(-np.inf, inv) if link == HINGE else (held[i] if held.size else zero)
@@ -625,7 +625,10 @@ class CrossEntropy(Targets, Curved):
             to, lies.geometry, to_hess, hess_lies.geometry, streamed,
         )
         plan_of_rows = rows.plan_of(xl, inv, dtype, exponentials=wanted not in (NOTHING, RATE))
-        plan_of_rows.run(cross_entropy_rows, *args)
+        sides = plan_of_rows.sides(
+            (0, 3, x, xl), (15, 16, t, tl), made=((18, 19, result, lies), (20, 21, hess, hess_lies))
+        )
+        plan_of_rows.run(cross_entropy_rows, *args, sides=sides)
         if key and arrays.is_plain(x) and x.dtype == dtype:
             plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
         if wanted == RATE:

@@ -29,7 +29,6 @@ from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import NONE, Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
 from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
-from fastloss._engine.strips import Side
 from fastloss._engine.vector import (
     LANES,
     cast,
@@ -845,25 +844,21 @@ class BoundLogits:
             args += [arrays.address(array), lies.geometry]
         walks: Kernel = pair_rows if len(inputs) == 2 else entropy_rows
         which = (self.which,) if len(inputs) == 2 else ()
-        sides: list[Side] = []
-        if beside:
-            first = 7 + len(which)
-            sides = [Side(first + 2 * k, first + 2 * k + 1, lies) for k, (_, lies) in enumerate(placed)]
-            first += 2 * len(placed) + 3
-            sides += [
-                Side(first + 2 * k, first + 2 * k + 1, lies, written=True)
-                for k, (_, lies) in enumerate(targets)
-            ]
-            sides = strips.sides_of(sides, self.compute)
+        first, then = 7 + len(which), 7 + len(which) + 2 * len(placed) + 3
+        sides = strips.sides_of(
+            [(first + 2 * k, first + 2 * k + 1, *each) for k, each in enumerate(placed)],
+            [(then + 2 * k, then + 2 * k + 1, *each) for k, each in enumerate(targets)],
+            self.compute,
+        )
         if launch.is_listing():
             strips.listed(self.compute)
         for phase in phases:
             each = (
                 columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
-                0 if sides else streamed,
+                streamed,
             )
             if sides:
-                strips.run(walks, workers, self.compute, sides, phase == FINISH, each, NONE, 0)
+                strips.run(walks, workers, self.compute, sides, phase in (WHOLE, FINISH), each, NONE, 0)
             else:
                 launch.run(
                     walks, workers, self.compute.char, n * count if split else n,

@@ -69,7 +69,7 @@ from fastloss._engine.leaves import (
     terms,
     weigh,
 )
-from fastloss._engine.strips import Side
+from fastloss._engine.strips import Place, Side
 from fastloss._engine.twofold import Pair
 from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, view
 
@@ -618,9 +618,9 @@ class Plan:
             np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
         ))
 
-    def sides(self, *sides: Side) -> list[Side]:
-        """The arrays that a kernel walks, if it is to walk them in strips: the next argument of `run`."""
-        return strips.sides_of(list(sides), self._dtype)
+    def sides(self, *seen: Place, made: tuple[Place, ...] = ()) -> list[Side]:
+        """The arrays that a kernel reads and writes, if it is to walk them in strips."""
+        return strips.sides_of(seen, made, self._dtype)
 
     def run(self, kernel: Kernel, *args: Any, sides: list[Side] | None = None) -> None:
         if launch.is_listing():
@@ -628,7 +628,7 @@ class Plan:
         for phase in self._phases:
             each = phase, *args
             if sides:
-                strips.run(kernel, self._workers, self._dtype, sides, phase == FINISH, each, self._args, 1)
+                strips.run(kernel, self._workers, self._dtype, sides, phase != WALK, each, self._args, 1)
             else:
                 launch.run(kernel, self._workers, self._type, *self._tasks, each, self._args)
 

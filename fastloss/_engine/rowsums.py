@@ -15,12 +15,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, launch
+from fastloss._engine import arrays, blocks, launch, strips
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import SEGMENT
 from fastloss._engine.elementwise import BLOCK, STRIP, ahead_of, made, piece, place, scatter, summed
 from fastloss._engine.jit import bound, inline, leaf
-from fastloss._engine.kernels import Kernel, call, kernel
+from fastloss._engine.kernels import NONE, Kernel, call, kernel
 from fastloss._engine.leaves import scale
 from fastloss._engine.vector import LANES, added, fence, fold, itemsize, lanes, part, view, wide
 
@@ -216,27 +216,28 @@ class BoundRowSums:
             workers = launch.workers(self.p.size, tasks)
             scratch = _scratch(workers, self.dtype)
             p, x = self._place(self.p)
-            q, y = (p, [0, *x[1:]]) if self.q is None else self._place(self.q)
-            launch.run(
-                reduce_terms, workers, self.dtype.char, tasks, min(columns, SEGMENT) * group,
-                (rows, columns, group, scratch.address, scratch.stride, self.terms.address(zero), zero, sums,
-                 *x, *y),
+            q, y = (None, x) if self.q is None else self._place(self.q)
+            args = (
+                rows, columns, group, scratch.address, scratch.stride, self.terms.address(zero), zero, sums,
+                arrays.address(p), x.geometry, x.columns,
+                0 if q is None else arrays.address(q), y.geometry, y.columns,
             )
-            del p, q  # which lived until now: they may be copies
+            if sides := strips.sides_of([(8, 9, p, x), (11, 12, q, y)], [], self.dtype, BLOCK + 1):
+                strips.run(reduce_terms, workers, self.dtype, sides, False, args, NONE, 0)
+            else:
+                launch.run(
+                    reduce_terms, workers, self.dtype.char, tasks, min(columns, SEGMENT) * group, args
+                )
         with np.errstate(all="ignore"):  # infinities and NaN are answers here
             return reduced(sums.sum(axis=1), shape, self.reduction, self.unit, self.dtype)
 
-    def _place(self, array: Array) -> tuple[Array, list[Any]]:
-        """An array, or its copy with its columns together; its address, geometry and columns: those of one
-        row where that walks them all.
-        """
+    def _place(self, array: Array) -> tuple[Array, arrays.Layout]:
+        """An array, or its copy with its columns together; its layout: as one row where one walks it all."""
         every = tuple(range(array.ndim))
         found = None
         if self.axes == every[array.ndim - len(self.axes) :]:
             found = arrays.layout(array, every, self.dtype)
-        if found is None:
-            array, found = arrays.operand(array, self.axes, self.dtype)
-        return array, [arrays.address(array), found.geometry, found.columns]
+        return arrays.operand(array, self.axes, self.dtype) if found is None else (array, found)
 
 
 class BoundTerms:

@@ -13,7 +13,6 @@ from fastloss._engine.curved import GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Cu
 from fastloss._engine.elementary import log1p
 from fastloss._engine.jit import leaf
 from fastloss._engine.kernels import kernel
-from fastloss._engine.strips import Side
 from fastloss._engine.vector import LANES, cast, fence, view
 
 
@@ -215,20 +214,15 @@ class SoftCrossEntropy(Curved):
         losses = np.empty(xl.rows)
         self.rates = np.empty(xl.rows if wanted == RATE else 0)
         plan = rows.plan_of(xl, inv, dtype, exponentials=wanted not in (NOTHING, RATE))
-        sides: list[Side] = []
-        if xl.beside:
-            seen = [(2, 3, q, ql), (11, 12, t, tl)]
-            made = [(13, 14, result, lies), (15, 16, hess, hess_lies)]
-            sides = plan.sides(
-                Side(0, 1, xl),
-                *(Side(at, g, each) for at, g, array, each in seen if array is not None),
-                *(Side(at, g, each, written=True) for at, g, array, each in made if array is not None),
-            )
+        sides = plan.sides(
+            (0, 1, x, xl), (2, 3, q, ql), (11, 12, t, tl),
+            made=((13, 14, result, lies), (15, 16, hess, hess_lies)),
+        )
         plan.run(
             soft_cross_entropy_rows,
             x_at, xl.geometry, q_at, ql.geometry, self._blend(), each, self.temperature, losses, self.rates,
             wanted, self.divisor(), t_at, tl.geometry, to, lies.geometry, to_hess, hess_lies.geometry,
-            0 if sides else streamed, sides=sides,
+            streamed, sides=sides,
         )
         return losses
 

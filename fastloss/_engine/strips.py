@@ -11,7 +11,8 @@ of its arrays. It looks at no column but those of the segment that its task name
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -24,12 +25,16 @@ from fastloss._engine.transpose import gather_wide, scatter_wide
 from fastloss._engine.vector import LANES, itemsize, outlined, prefetch, view, wide
 
 F4, F8 = CODES["f4"], CODES["f8"]
-# Numbers from row to row of a strip: vectors end beyond it, and lines of two rows do not fall on each other.
-PITCH = SEGMENT + 2 * LANES
+# Columns from which on it is worth while.
+LEAST = 129
 AHEAD = 32  # columns between what is taken and what is asked for: processors find no strides so long
 # A worker's scratch: geometries, a square of 16 numbers by as many; then the kernel's arguments, and strips.
 ROWS_AT, COLUMN_AT, SQUARE_AT, BLOCK_AT = 0, 64, 128, 128 + 16 * 64
 WORDS = 64  # of arguments at most
+
+
+# Which of a kernel's arguments are an array's address and geometry; the array, if there is one; its layout.
+Place: TypeAlias = "tuple[int, int, Array | None, Layout]"
 
 
 class Side(NamedTuple):
@@ -38,18 +43,18 @@ class Side(NamedTuple):
     at: int
     geometry: int
     layout: Layout
-    written: bool = False
+    written: bool
 
 
 @leaf
 def take(
-    base: int, g: Array, count: int, j0: int, n: int, strip: int, scratch: int, like: Any
+    base: int, g: Array, count: int, j0: int, n: int, strip: int, pitch: int, scratch: int, like: Any
 ) -> None:
     """Columns j0 to j0 + n - 1 of `count` rows from `base` on, as rows of the compute type."""
     outlined()
     wide()
     b = itemsize(like)
-    size, pitch, square = 64 // b, PITCH * b, scratch + SQUARE_AT
+    size, square = 64 // b, scratch + SQUARE_AT
     own = column_geometry(g, scratch + COLUMN_AT, like)
     there = lies_beside(g, like) and count == size
     for j in range(0, n, size):
@@ -66,13 +71,13 @@ def take(
 
 @leaf
 def give(
-    strip: int, count: int, j0: int, n: int, base: int, g: Array, scratch: int, like: Any
+    strip: int, pitch: int, count: int, j0: int, n: int, base: int, g: Array, scratch: int, like: Any
 ) -> None:
     """The way back."""
     outlined()
     wide()
     b = itemsize(like)
-    size, pitch, square = 64 // b, PITCH * b, scratch + SQUARE_AT
+    size, square = 64 // b, scratch + SQUARE_AT
     own = column_geometry(g, scratch + COLUMN_AT, like)
     there = lies_beside(g, like) and count == size
     for j in range(0, n, size):
@@ -88,14 +93,15 @@ def give(
 @kernel
 def in_strips(
     w: int, workers: int, first: int, last: int, entry: int, block: int, words: int, n: int, columns: int,
-    run: int, zero: Any, work: int, stride: int, sides: Array, writes: int,
+    run: int, pitch: int, zero: Any, work: int, stride: int, sides: Array, writes: int,
 ) -> None:
     """What the kernel at `entry`, with arguments that lie at `block`, does segment by segment of n rows, of
     which `run` lie at one distance. sides[k] = where among the arguments an array's address and geometry
-    lie, these, and whether it is written. A task is a segment of a group of rows.
+    lie, these, and whether it is written. A task is a segment of a group of rows; in scratch memory rows are
+    `pitch` bytes apart.
     """
     b = itemsize(zero)
-    size, pitch, mine = 64 // b, PITCH * b, work + w * stride
+    size, mine = 64 // b, work + w * stride
     per_run = (run + size - 1) // size
     groups = n // run * per_run
     given, own = view(block, words, np.int64(0)), view(mine + BLOCK_AT, words, np.int64(0))
@@ -114,27 +120,34 @@ def in_strips(
         for s in range(sides.shape[0]):
             g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
             if not sides[s, 4]:
-                take(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, mine, zero)
+                take(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, pitch, mine, zero)
             own[sides[s, 0]] = strip - i * pitch - j0 * b
             own[sides[s, 1]] = mine + ROWS_AT
         call(entry, mine + BLOCK_AT, w, w + 1, 0, k * n + i, k * n + i + count)
         for s in range(sides.shape[0]):
             if sides[s, 4] and writes:
                 g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
-                give(strip, count, j0, m, blocks.row_address(sides[s, 2], g, i), g, mine, zero)
+                give(strip, pitch, count, j0, m, blocks.row_address(sides[s, 2], g, i), g, mine, zero)
 
 
-def sides_of(sides: list[Side], dtype: np.dtype[Any]) -> list[Side]:
-    """The arrays, if the rows of the first are so long, and lie so, that strips are worth while."""
-    lies = sides[0].layout
-    worth = lies.beside and lies.columns > SEGMENT
-    return sides if worth and min(each.layout.run for each in sides) >= 64 // dtype.itemsize else []
+def sides_of(
+    seen: Sequence[Place], made: Sequence[Place], dtype: np.dtype[Any], least: int = LEAST
+) -> list[Side]:
+    """What is read and written, if the rows of the first are so long, and lie so, that strips are worth
+    while.
+    """
+    lies = seen[0][-1]
+    if lies.columns < least or not lies.beside:
+        return []
+    sides = [Side(at, g, each, written=False) for at, g, array, each in seen if array is not None]
+    sides += [Side(at, g, each, written=True) for at, g, array, each in made if array is not None]
+    return sides if min(each.layout.run for each in sides) >= 64 // dtype.itemsize else []
 
 
 def listed(dtype: np.dtype[Any]) -> None:
     """Put the kernel down among what is to be compiled."""
     places = np.empty((0, 5), np.int64)
-    launch.address_of(in_strips, dtype.char, (0, 0, 0, 0, 0, 0, dtype.type(0), 0, 0, places, 0))
+    launch.address_of(in_strips, dtype.char, (0, 0, 0, 0, 0, 0, 0, dtype.type(0), 0, 0, places, 0))
 
 
 def run(
@@ -142,8 +155,11 @@ def run(
     args: tuple[Any, ...], fixed: Arguments, skipped: int,
 ) -> None:
     """`launch.run` of a kernel whose tasks are the segments of rows. Sides count the arguments in `args` from
-    `skipped` on; `writes`: whether it writes those that are written.
+    `skipped` on; `writes`: whether it writes those that are written. Of such a kernel the last argument is
+    whether it writes past the cache, where its strips are to stay.
     """
+    if any(each.written for each in sides):
+        args = *args[:-1], 0
     lies, zero = sides[0].layout, dtype.type(0)
     before = [len(fixed.numbers) + len(numbers_of(args[:k])) for k in range(len(args))]
     places = np.array([
@@ -157,10 +173,12 @@ def run(
     size = 64 // dtype.itemsize
     groups = lies.rows // run_ * -(-run_ // size)
     tasks = groups * -(-lies.columns // SEGMENT)
-    workers = min(count, tasks)
-    scratch = blocks.Scratch(workers, BLOCK_AT + WORDS * 8 + len(sides) * 64 * PITCH)
+    workers, longest = min(count, tasks), min(lies.columns, SEGMENT)
+    # Vectors end beyond a row, and lines of two rows are not to fall on each other.
+    pitch = (-(-longest // LANES) + 2) * LANES * dtype.itemsize
+    scratch = blocks.Scratch(workers, BLOCK_AT + WORDS * 8 + len(sides) * size * pitch)
     launch.run(
-        in_strips, workers, dtype.char, tasks, SEGMENT * size,
-        (entry, ctypes.addressof(block), words, lies.rows, lies.columns, run_, zero, scratch.address,
+        in_strips, workers, dtype.char, tasks, longest * size,
+        (entry, ctypes.addressof(block), words, lies.rows, lies.columns, run_, pitch, zero, scratch.address,
          scratch.stride, places, int(writes)),
     )
