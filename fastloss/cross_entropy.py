@@ -144,8 +144,8 @@ def cross_entropy(
     types); `sample_weight` and `temperature` are additions.
 
     Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing or weights V numbers, and a 512th of a row of
-    more than 32768 columns; with smoothing, probabilities or second derivatives of rows of more than 128 that
-    lie side by side up to 2.1 MB a thread for each array, and of so long ones a 512th of it.
+    more than 32768 columns; where rows of more than 128 lie side by side up to 2.1 MB a thread for each
+    array, and of so long ones a 512th of it.
 
     Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)`, `value_grad_hess` and
     `temperature_grad`, the value and its derivative with respect to T, all with the same options; but for the

@@ -372,8 +372,8 @@ def entropy_from_logits(
     -----
     A logit of -inf has probability 0 and adds nothing. A row of nothing else, or with NaN or +inf in it, is
     NaN, and no other row. With no rows the mean is NaN, the sum 0. Scratch: 16 kB a thread (float64 33 kB),
-    16 bytes a row, and 72 for every 32768 numbers of a row, where rows are few of all rows; of rows of
-    more than 128 that lie side by side up to 2.1 MB a thread for each array, and of so long ones 72 of all.
+    16 bytes a row, and 88 for every 32768 numbers of a row, of all rows where they are few or side by side;
+    where rows of more than 128 numbers lie side by side up to 2.1 MB a thread for each array.
 
     Method: `vjp(x, cotangent)`, -p (log p + H) times the cotangent, which has the shape of the result; of
     the shape and dtype of `x`, exactly 0 where p is. It reads each row twice, the second time from cache

@@ -351,7 +351,7 @@ class _Rows:
                 )
                 small.run(map_rows, *args, sides=sides)
                 plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
-                if key and plain and x.dtype == result.dtype == self.compute:
+                if key and plain and not sides and x.dtype == result.dtype == self.compute:
                     small.remember(key, map_rows, args, x.shape, (xl, to))
             if target is not result:
                 arrays.write_back(result, self.axes, target)
@@ -577,8 +577,8 @@ def softmax(
     A logit of -inf has probability exactly 0; a row of nothing else, or with NaN or +inf in it, is
     NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
     which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
-    512th of a row of more than 32768 columns; for products of rows of more than 128 that lie side by side up
-    to 2.1 MB a thread for each array, and of so long ones a 512th of it.
+    512th of a row of more than 32768 columns; for rows of more than 128 that lie side by side, of products
+    and where they are few, up to 2.1 MB a thread for each array, and of so long ones a 512th of it.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
     `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`, where y has to be an output;

@@ -43,6 +43,8 @@ CALLS: dict[str, Callable[..., Any]] = {
     "temperature_grad": lambda x, t, **o: fl.cross_entropy.temperature_grad(x, np.abs(t), **o),
     "entropy": lambda x, _, **o: fl.entropy_from_logits(x, **o),
     "entropy.vjp": lambda x, _, **o: fl.entropy_from_logits.vjp(x, ONES, **o),
+    "hinge": lambda x, _, **o: fl.multiclass_hinge_loss.value_and_grad(x, targets(x), **o),
+    "max hinge": lambda x, _, **o: fl.max_hinge_loss(x, targets(x), **o),
     "entropy of probabilities": lambda x, _, **o: fl.entropy(np.abs(x), **o),
     "kl": lambda x, t, **o: fl.kl_divergence(np.abs(x), np.abs(t), **o),
     "js": fl.js_divergence_from_logits,
@@ -51,20 +53,21 @@ CALLS: dict[str, Callable[..., Any]] = {
 
 
 SUMS = ("entropy of probabilities", "kl")  # whose shorter rows share blocks
+HINGES = ("hinge", "max hinge")  # whose rows are walked whole
 
 
 @pytest.fixture
-def used(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels that have walked strips."""
-    names: list[str] = []
+def used(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The arrays that were walked in strips."""
+    sides: list[Any] = []
     run = strips.run
 
-    def noted(kernel: Any, *args: Any) -> None:
-        names.append(kernel.__name__)
-        run(kernel, *args)
+    def noted(*args: Any, **options: Any) -> None:
+        sides.extend(args[6])
+        run(*args, **options)
 
     monkeypatch.setattr(strips, "run", noted)
-    return names
+    return sides
 
 
 def problem(rng: Rng, dtype: Any, columns: int = LONG) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +89,7 @@ def assert_same(name: str, got: Any, expected: Any) -> None:
 @pytest.mark.parametrize("columns", [129, 1500, LONG])
 @pytest.mark.parametrize("name", CALLS)
 def test_bits_are_those_of_rows_one_after_the_other(
-    name: str, columns: int, dtype: type, rng: Rng, used: list[str]
+    name: str, columns: int, dtype: type, rng: Rng, used: list[Any]
 ) -> None:
     x, t = problem(rng, dtype, columns)
     across, beside = np.ascontiguousarray(x.T), np.ascontiguousarray(t.T)
@@ -94,7 +97,7 @@ def test_bits_are_those_of_rows_one_after_the_other(
     expected = call(x, t)
     assert not used
     assert_same(name, call(across, beside, axis=0), expected)
-    assert used or (name in SUMS and columns < LONG)
+    assert used or (name in SUMS and columns < LONG) or (name in HINGES and columns == LONG)
     if name == "hvp":
         return
     swapped = beside.astype(beside.dtype.newbyteorder())
@@ -110,7 +113,7 @@ def test_bits_are_those_of_rows_one_after_the_other(
 
 
 @pytest.mark.parametrize("kind", [np.float16, ml_dtypes.bfloat16])
-def test_halves(kind: Any, rng: Rng, used: list[str]) -> None:
+def test_halves(kind: Any, rng: Rng, used: list[Any]) -> None:
     x, t = problem(rng, kind)
     assert_same("halves", fl.softmax.vjp(x.T, t.T, axis=0), fl.softmax.vjp(x, t).T)  # Fortran's order
     there = fl.softmax.vjp(np.ascontiguousarray(x.T), t.T, axis=0)
@@ -118,7 +121,7 @@ def test_halves(kind: Any, rng: Rng, used: list[str]) -> None:
     assert used
 
 
-def test_runs_of_rows(rng: Rng, used: list[str]) -> None:
+def test_runs_of_rows(rng: Rng, used: list[Any]) -> None:
     """Channels of images: rows lie side by side in runs, and in runs too short for strips."""
     for shape, walked in (((2, LONG, 3, 6), True), ((2, LONG, 3), False)):
         used.clear()
@@ -138,3 +141,34 @@ def test_right(rng: Rng, dtype: type) -> None:
     got = fl.softmax.jvp(x.astype(dtype), t.astype(dtype), axis=0)
     size = p * (np.abs(given) + 1)
     assert (np.abs(got - expected) <= 16 * np.finfo(dtype).eps * size).all()
+
+
+def test_few_rows_which_are_written_while_the_next_are_read(dtype: type, rng: Rng, used: list[Any]) -> None:
+    x = rng.normal(0, 4, (300, 20)).astype(dtype)
+    y, there = rng.integers(0, 300, 20), np.ascontiguousarray(x.T)
+    assert np.array_equal(fl.softmax(x, axis=0), fl.softmax(there).T)
+    assert np.array_equal(fl.cross_entropy.grad(x, y, axis=0), fl.cross_entropy.grad(there, y).T)
+    assert used
+
+
+def test_other_arithmetic_strides_outputs_and_ignored_rows(dtype: type, rng: Rng, used: list[Any]) -> None:
+    x, t = (rng.normal(0, 4, (300, ROWS)).astype(dtype) for _ in range(2))
+    expected = fl.softmax.jvp(x.T.copy(), t.T.copy()).T
+    up = fl.softmax.jvp(x[::-1].T.copy(), t[::-1].T.copy()).T
+    assert np.array_equal(fl.softmax.jvp(x[::-1], t[::-1], axis=0), up)
+    assert np.array_equal(fl.softmax.jvp(x[:, ::-1], t[:, ::-1], axis=0)[:, ::-1], expected)
+    assert np.array_equal(fl.softmax.jvp(x, z := t.copy(), axis=0, out=z), expected)
+    for one in (t[:, :1], t[:1]):
+        wide = np.broadcast_to(one, t.shape)
+        got = fl.softmax.jvp(x, wide, axis=0)
+        assert np.array_equal(got, fl.softmax.jvp(x.T.copy(), wide.T.copy()).T)
+    got = fl.softmax.jvp(x, t, axis=0, temperature=1e-25)  # in float64
+    assert np.array_equal(got, fl.softmax.jvp(x.T.copy(), t.T.copy(), temperature=1e-25).T)
+    ignored = np.full(ROWS, -100)
+    assert (fl.cross_entropy.grad(x, ignored, axis=0, label_smoothing=0.1) == 0).all()
+    value, grad, hess = fl.cross_entropy.value_grad_hess(z := x.copy(), targets(x), axis=0, out=(t, z))
+    there = fl.cross_entropy.value_grad_hess(np.ascontiguousarray(x.T), targets(x))
+    assert value == there[0]
+    assert np.array_equal(grad, there[1].T)
+    assert np.array_equal(hess, there[2].T)
+    assert used

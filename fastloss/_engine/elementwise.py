@@ -1,7 +1,7 @@
 """Drivers for element-wise losses: from a formula of two numbers to a kernel over any arrays.
 
 A formula is an `@inline` function of z (what the gradient is taken of), y and two options a and b to
-(loss, slope, curvature). `Elementwise` binds it into three leaves, each of which throws away what it does
+(loss, slope, curvature). `Elementwise` binds it into four leaves, each of which throws away what it does
 not need, and these into a kernel of one block. The kernel of arrays, `reduce_blocks`, is one for all
 formulas: it calls theirs by its address. Losses are summed by segments of the flat index, which depend on
 the size alone: bits do not depend on layout or threads.

@@ -119,12 +119,12 @@ def run(
 
 def block_of(
     kernel: Kernel, kind: str, args: tuple[Any, ...], fixed: Arguments
-) -> tuple[int, ctypes.Array[Any], int]:
-    """(the address of a kernel's entry, a block of arguments for it, how many places that has)."""
+) -> tuple[int, ctypes.Array[Any]]:
+    """(the address of a kernel's entry, a block of arguments for it)."""
     entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
     block = (ctypes.c_char * entry.block.size)()
     entry.block.pack_into(block, 0, *fixed.numbers, *numbers_of(args))
-    return entry.address, block, entry.block.size // 8
+    return entry.address, block
 
 
 def address_of(kernel: Kernel, kind: str, args: tuple[Any, ...]) -> int:

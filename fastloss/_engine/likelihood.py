@@ -629,7 +629,7 @@ class CrossEntropy(Targets, Curved):
             (0, 3, x, xl), (15, 16, t, tl), made=((18, 19, result, lies), (20, 21, hess, hess_lies))
         )
         plan_of_rows.run(cross_entropy_rows, *args, sides=sides)
-        if key and arrays.is_plain(x) and x.dtype == dtype:
+        if key and not sides and arrays.is_plain(x) and x.dtype == dtype:
             plan_of_rows.remember(key, cross_entropy_rows, args, (xl.rows,), xl)
         if wanted == RATE:
             self.rates = own[3]

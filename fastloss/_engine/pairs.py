@@ -8,8 +8,8 @@ no part in it either. The Jensen-Shannon divergence needs both s first, and goes
 as all gradients do.
 
 A row's bits depend on its own logits and its length alone: segments of SEGMENT columns, each in blocks of
-BLOCK, are joined in order. A task is a row, or where rows are few and long a segment of one (phases WALK, SUM
-and FINISH instead of WHOLE).
+BLOCK, are joined in order. A task is a row, or where rows are few and long, or long and side by side, a
+segment of one (phases WALK, SUM and FINISH instead of WHOLE).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import BLOCK, O_BLOCK, SEGMENT, T_BLOCK, X_BLOCK
 from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log1p_unit, log_ratio, two_sum
 from fastloss._engine.jit import inline, leaf
-from fastloss._engine.kernels import NONE, Kernel, kernel
+from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
 from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
 from fastloss._engine.vector import (
@@ -825,11 +825,12 @@ class BoundLogits:
         few = count > 1 and n < 4 * threads.count()
         workers = launch.workers(n * columns, n * count if few else n)
         # A task is short enough to wait for when Ctrl-C comes.
-        beside = count > 1 and any(lies.beside for _, lies in placed)
+        beside = count > 1 and strips.suits(placed[0][1], self.compute)
         split = (few and workers > 1) or columns > launch.LAUNCH or beside
         phases: tuple[int, ...] = (WHOLE,)
         if split:
-            phases = (WALK, SUM, FINISH) if len(inputs) == 2 else (WALK, FINISH)
+            twice = len(inputs) == 2 and (self.which == JS or not wanted)
+            phases = (WALK, SUM, FINISH) if twice else (WALK, FINISH)
         scratch = blocks.Scratch(workers, BLOCKS * BLOCK * self.compute.itemsize)
         streamed = int(
             into_given and all(blocks.streamed(a, b) for a, b in zip(results, inputs, strict=True))
@@ -850,20 +851,13 @@ class BoundLogits:
             [(then + 2 * k, then + 2 * k + 1, *each) for k, each in enumerate(targets)],
             self.compute,
         )
-        if launch.is_listing():
-            strips.listed(self.compute)
         for phase in phases:
-            each = (
-                columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
-                streamed,
+            strips.run(
+                walks, workers, self.compute, n * count if split else n, SEGMENT if split else columns,
+                (columns, scratch.address, scratch.stride, phase, inv, states, joined, *which, *args,
+                 streamed),
+                sides if wanted or phase != FINISH else [], writes=phase in (WHOLE, FINISH),
             )
-            if sides:
-                strips.run(walks, workers, self.compute, sides, phase in (WHOLE, FINISH), each, NONE, 0)
-            else:
-                launch.run(
-                    walks, workers, self.compute.char, n * count if split else n,
-                    SEGMENT if split else columns, each,
-                )
         for result, (target, _) in zip(results, targets, strict=True):
             if target is not result:
                 arrays.write_back(result, self.axes, target)

@@ -3,8 +3,8 @@
 A row is cut by its length alone: into segments of SEGMENT columns, each into blocks of BLOCK that
 fit L1. Within a segment the walk keeps a state (M, R and so on, below); segments merge in order, in
 float64. So a row's bits do not depend on the other rows, on the threads, or on who walks which
-segment: a row is one task, or, where rows are few and long, each of its segments is (phase WALK, then
-FINISH).
+segment: a row is one task, or, where rows are few and long, or long and side by side, each of its segments
+is (phase WALK, then FINISH).
 
 `finish` writes a row of results from exponentials that the walk kept in L2 scratch, or, where the
 row is longer than that (or was walked by several workers), from exponentials made again from the
@@ -619,18 +619,20 @@ class Plan:
         ))
 
     def sides(self, *seen: Place, made: tuple[Place, ...] = ()) -> list[Side]:
-        """The arrays that a kernel reads and writes, if it is to walk them in strips."""
-        return strips.sides_of(seen, made, self._dtype)
+        """The arrays that a kernel reads and writes, if it does so in strips. The phase does not count
+        as one of its arguments.
+        """
+        found = strips.sides_of(seen, made, self._dtype)
+        return [each._replace(at=each.at + 1, geometry=each.geometry + 1) for each in found]
 
-    def run(self, kernel: Kernel, *args: Any, sides: list[Side] | None = None) -> None:
-        if launch.is_listing():
-            strips.listed(self._dtype)
+    def run(self, kernel: Kernel, *args: Any, sides: list[Side]) -> None:
+        made = any(each.written for each in sides)
         for phase in self._phases:
-            each = phase, *args
-            if sides:
-                strips.run(kernel, self._workers, self._dtype, sides, phase != WALK, each, self._args, 1)
-            else:
-                launch.run(kernel, self._workers, self._type, *self._tasks, each, self._args)
+            strips.run(
+                kernel, self._workers, self._dtype, *self._tasks, (phase, *args),
+                sides if made or phase != FINISH else [],  # which looks at no array then
+                writes=phase != WALK, fixed=self._args,
+            )
 
     def remember(
         self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any
@@ -657,7 +659,7 @@ _plans = _Plans()
 def plan_of(x: Layout, rate: float, dtype: np.dtype[Any], *, exponentials: bool) -> Plan:
     """A plan for rows, that no other thread is using."""
     n, columns = x.rows, x.columns
-    make = partial(Plan, n, columns, rate, dtype, exponentials, x.beside)
+    make = partial(Plan, n, columns, rate, dtype, exponentials, strips.suits(x, dtype))
     if columns > SEGMENT or not launch.is_small(n * columns, n):
         return make()
     return kept_plan((n, columns, rate, dtype.char, exponentials), make)

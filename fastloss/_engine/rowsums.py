@@ -3,7 +3,8 @@
 `Terms` binds a formula into a kernel of one block, whatever the shape. The kernels of arrays, `reduce_terms`
 and `map_terms`, are one each for all formulas: they call theirs by its address. Terms are made of up to
 BLOCK numbers at once, those of several short rows together; then each row's are added in float64, element
-j of the row in lane j mod LANES. So a row's bits depend on its own numbers and its length alone.
+j of the row in lane j mod LANES; of longer rows they are added as they are made. So a row's bits depend on
+its own numbers and its length alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import SEGMENT
 from fastloss._engine.elementwise import BLOCK, STRIP, ahead_of, made, piece, place, scatter, summed
 from fastloss._engine.jit import bound, inline, leaf
-from fastloss._engine.kernels import NONE, Kernel, call, kernel
+from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import scale
 from fastloss._engine.vector import LANES, added, fence, fold, itemsize, lanes, part, view, wide
 
@@ -222,12 +223,10 @@ class BoundRowSums:
                 arrays.address(p), x.geometry, x.columns,
                 0 if q is None else arrays.address(q), y.geometry, y.columns,
             )
-            if sides := strips.sides_of([(8, 9, p, x), (11, 12, q, y)], [], self.dtype, BLOCK + 1):
-                strips.run(reduce_terms, workers, self.dtype, sides, False, args, NONE, 0)
-            else:
-                launch.run(
-                    reduce_terms, workers, self.dtype.char, tasks, min(columns, SEGMENT) * group, args
-                )
+            sides = strips.sides_of([(8, 9, p, x), (11, 12, q, y)], [], self.dtype, BLOCK + 1)
+            strips.run(
+                reduce_terms, workers, self.dtype, tasks, min(columns, SEGMENT) * group, args, sides
+            )
         with np.errstate(all="ignore"):  # infinities and NaN are answers here
             return reduced(sums.sum(axis=1), shape, self.reduction, self.unit, self.dtype)
 
