@@ -73,16 +73,31 @@ def sign(d: Any) -> Any:
 
 
 # ---- leaves ---------------------------------------------------------------------------------
-def made(z: Array, y: Array, a: Any, b: Any, o: Array, ahead: int, y_ahead: int) -> None:
-    """o = the losses. In plain loops: of the shortest formulas LLVM makes no vectors otherwise."""
+def losses(z: Array, y: Array, a: Any, b: Any, o: Array) -> None:
+    """o = the losses. In one plain loop, and nothing else: of the shortest formulas LLVM makes no vectors
+    otherwise.
+    """
     wide()
-    for i in range(0, z.size, NEXT):
-        last = min(i + NEXT, z.size)
-        for j in range(i, last, LANES):
-            prefetch(z, j + ahead)
-            prefetch(y, j + y_ahead)
-        for j in range(i, last):
-            o[j] = formula(z[j], y[j], a, b)[0]
+    for j in range(z.size):
+        o[j] = formula(z[j], y[j], a, b)[0]
+
+
+@leaf
+def ask(z: Array, y: Array, ahead: int, y_ahead: int) -> None:
+    """Fetch what lies so far ahead of z and y."""
+    for j in range(0, z.size, LANES):
+        prefetch(z, j + ahead)
+        prefetch(y, j + y_ahead)
+
+
+def made(z: int, y: int, n: int, a: Any, b: Any, o: int, ahead: int, y_ahead: int) -> None:
+    """The losses of the n numbers at z and y, to o."""
+    size = itemsize(a)
+    for j in range(0, n, NEXT):
+        m = min(NEXT, n - j)
+        zs, ys = view(z + j * size, m, a), view(y + j * size, m, a)
+        ask(zs, ys, ahead, y_ahead)
+        losses(zs, ys, a, b, view(o + j * size, m, a))
 
 
 def summed(z: Array, y: Array, a: Any, b: Any) -> Any:
@@ -218,7 +233,7 @@ def of_block(
     if wanted == SUM:
         view(o, 1, 1.0)[0] = summed(zs, ys, a, b)
     elif wanted == VALUE:
-        made(zs, ys, a, b, os, ahead, y_ahead)
+        made(z, y, n, a, b, o, ahead, y_ahead)
     elif wanted == GRAD:
         slopes(zs, ys, a, b, rate, os, view(g, n, a), ahead, y_ahead)
     else:
@@ -295,15 +310,18 @@ def reduce_blocks(
         fence()
 
 
+def leaves_of(formula: Formula, name: str, *loops: Callable[..., Any]) -> dict[str, Any]:
+    """Leaves that a formula is bound into, by their names; and `made`, of the losses."""
+    found = {loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=formula)) for loop in loops}
+    return found | {"made": leaf(bound(made, f"{name}_made", losses=found["losses"]))}
+
+
 class Elementwise:
     """A formula's kernel, of one block."""
 
     def __init__(self, formula: Formula) -> None:
         name = formula.__name__
-        meanings = {
-            loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=formula))
-            for loop in (made, summed, slopes, curves)
-        }
+        meanings = leaves_of(formula, name, losses, summed, slopes, curves)
         self._kernel: Kernel = kernel(bound(of_block, f"{name}_{of_block.__name__}", **meanings))
 
     def address(self, like: np.floating[Any]) -> int:

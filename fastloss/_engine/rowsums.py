@@ -19,7 +19,18 @@ from numpy.typing import ArrayLike
 from fastloss._engine import arrays, blocks, launch, strips
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import SEGMENT
-from fastloss._engine.elementwise import BLOCK, STRIP, ahead_of, made, piece, place, scatter, summed
+from fastloss._engine.elementwise import (
+    BLOCK,
+    STRIP,
+    ahead_of,
+    leaves_of,
+    losses,
+    made,
+    piece,
+    place,
+    scatter,
+    summed,
+)
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import scale
@@ -68,11 +79,10 @@ def of_terms(
     """What a formula makes of the n numbers, in whole vectors, that lie at p and q; `alone`: of whole strips
     their sum alone, in float64.
     """
-    ps, qs, os = view(p, n, like), view(q, n, like), view(o, n, like)
     if alone:
-        view(o, 1, 1.0)[0] = summed(ps, qs, like, like)
+        view(o, 1, 1.0)[0] = summed(view(p, n, like), view(q, n, like), like, like)
     else:
-        made(ps, qs, like, like, os, ahead, q_ahead)
+        made(p, q, n, like, like, o, ahead, q_ahead)
 
 
 @inline
@@ -152,10 +162,7 @@ class Terms:
     def __init__(self, formula: Formula) -> None:
         name = formula.__name__
         pair = inline(bound(of_pair, f"{name}_{of_pair.__name__}", formula=formula))
-        meanings = {
-            loop.__name__: leaf(bound(loop, f"{name}_{loop.__name__}", formula=pair))
-            for loop in (made, summed)
-        }
+        meanings = leaves_of(pair, name, losses, summed)
         self._kernel: Kernel = kernel(bound(of_terms, f"{name}_{of_terms.__name__}", **meanings))
 
     def address(self, like: np.floating[Any]) -> int:
