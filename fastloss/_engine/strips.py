@@ -25,7 +25,8 @@ from fastloss._engine.transpose import gather_wide, scatter_wide
 from fastloss._engine.vector import LANES, itemsize, outlined, prefetch, view, wide
 
 F4, F8 = CODES["f4"], CODES["f8"]
-# Columns from which on it is worth while; and how many workers a task may leave without one.
+# Columns from which on it is worth while; and how many workers there may be for each strip, before one row
+# for each of them takes less time.
 LEAST, IDLE = 129, 4
 AHEAD = 32  # columns between what is taken and what is asked for: processors find no strides so long
 # A worker's scratch: geometries, a square of 16 numbers by as many; then the kernel's arguments, and strips.
@@ -47,10 +48,11 @@ class Side(NamedTuple):
 
 
 @leaf
-def take(
-    base: int, g: Array, count: int, j0: int, n: int, strip: int, pitch: int, scratch: int, like: Any
+def move(
+    base: int, g: Array, count: int, j0: int, n: int, strip: int, pitch: int, back: int, scratch: int,
+    like: Any,
 ) -> None:
-    """Columns j0 to j0 + n - 1 of `count` rows from `base` on, as rows of the compute type."""
+    """Columns j0 to j0 + n - 1 of `count` rows from `base` on to rows of the compute type; or `back`."""
     outlined()
     wide()
     b = itemsize(like)
@@ -60,34 +62,23 @@ def take(
     for j in range(0, n, size):
         at = base + (j0 + j) * g[STRIDE]
         if there and j + size <= n:
+            if back:
+                gather_wide(strip + j * b, pitch, at, g[STRIDE], like)
+                continue
             for c in range(AHEAD, AHEAD + size):  # the next group's with it: a fifth faster than alone
                 prefetch(view(at + c * g[STRIDE], LANES, like), 0)
             scatter_wide(strip + j * b, pitch, at, g[STRIDE], like)
-        else:
-            for c in range(min(size, n - j)):
-                load(at + c * g[STRIDE], own, count, view(square + c * 64, count, like))
-            scatter_wide(strip + j * b, pitch, square, 64, like)
-
-
-@leaf
-def give(
-    strip: int, pitch: int, count: int, j0: int, n: int, base: int, g: Array, scratch: int, like: Any
-) -> None:
-    """The way back."""
-    outlined()
-    wide()
-    b = itemsize(like)
-    size, square = 64 // b, scratch + SQUARE_AT
-    own = column_geometry(g, scratch + COLUMN_AT, like)
-    there = lies_beside(g, like) and count == size
-    for j in range(0, n, size):
-        to = base + (j0 + j) * g[STRIDE]
-        if there and j + size <= n:
-            gather_wide(strip + j * b, pitch, to, g[STRIDE], like)
-        else:
+            continue
+        if back:
             gather_wide(strip + j * b, pitch, square, 64, like)
-            for c in range(min(size, n - j)):
-                put(view(square + c * 64, count, like), count, to + c * g[STRIDE], own, 0, 0)
+        for c in range(min(size, n - j)):
+            column, lies = view(square + c * 64, count, like), at + c * g[STRIDE]
+            if back:
+                put(column, count, lies, own, 0, 0)
+            else:
+                load(lies, own, count, column)
+        if not back:
+            scatter_wide(strip + j * b, pitch, square, 64, like)
 
 
 @kernel
@@ -120,14 +111,14 @@ def in_strips(
         for s in range(sides.shape[0]):
             g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
             if not sides[s, 4]:
-                take(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, pitch, mine, zero)
+                move(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, pitch, 0, mine, zero)
             own[sides[s, 0]] = strip - i * pitch - j0 * b
             own[sides[s, 1]] = mine + ROWS_AT
         call(entry, mine + BLOCK_AT, w, w + 1, 0, k * n + i, k * n + i + count)
         for s in range(sides.shape[0]):
             if sides[s, 4] and writes:
                 g, strip = blocks.geometry(sides[s, 3]), strips + s * size * pitch
-                give(strip, pitch, count, j0, m, blocks.row_address(sides[s, 2], g, i), g, mine, zero)
+                move(blocks.row_address(sides[s, 2], g, i), g, count, j0, m, strip, pitch, 1, mine, zero)
 
 
 def suits(x: Layout, dtype: np.dtype[Any]) -> bool:
