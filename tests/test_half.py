@@ -111,6 +111,16 @@ def test_float32_is_rounded_to_nearest_even(name: str) -> None:
         assert (nan.view(np.uint16) & {"float16": 0x200, "bfloat16": 0x40}[kind]).all(), "quiet"
 
 
+@pytest.mark.parametrize("n", [half.FEW - 1, half.FEW, half.FEW + 1, 31, 33])
+def test_fewer_than_a_vector_of_halves(n: int, kind: np.dtype[Any], rng: np.random.Generator) -> None:
+    """Read and written where they lie, and nothing beside them."""
+    x, out = rng.normal(0, 4, (3, 40)).astype(kind), np.full((3, 40), 7, kind)
+    fl.softmax(x[:, 3 : n + 3], out=out[:, 5 : n + 5])
+    assert np.array_equal(out[:, 5 : n + 5], fl.softmax(x[:, 3 : n + 3].astype(np.float32)).astype(kind))
+    assert (out[:, :5] == 7).all()
+    assert (out[:, n + 5 :] == 7).all()
+
+
 def test_float64_results_are_narrowed_too(kind: np.dtype[Any]) -> None:
     x = np.linspace(-70_000, 70_000, 32 * 50)
     bits = np.empty(x.size, np.int16)

@@ -14,13 +14,18 @@ import numpy as np
 
 from fastloss._engine.arrays import CODE, CODES, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, address
 from fastloss._engine.half import (
+    FEW,
     bfloat16_of_float,
     float16_of_float,
     float_of_bfloat16,
     float_of_float16,
     narrow_bfloat16,
+    narrow_few_bfloat16,
+    narrow_few_float16,
     narrow_float16,
     widen_bfloat16,
+    widen_few_bfloat16,
+    widen_few_float16,
     widen_float16,
 )
 from fastloss._engine.jit import bound, inline, leaf
@@ -117,12 +122,21 @@ def convert(x: Array, to: Array) -> None:
     """Stands for the conversion of LANES elements that `bound` puts in its place."""
 
 
+@inline
+def convert_few(x: Array, to: Array) -> None:
+    """`convert` of FEW."""
+
+
 def widen(address: int, n: int, to: Array) -> None:
-    """to[:n] = n >= LANES halves that lie aligned, native and contiguous. Those further on are asked for
+    """to[:n] = n >= FEW halves that lie aligned, native and contiguous. Those further on are asked for
     here, since the leaves do not see where they lie.
     """
     wide()
     lying = view(address, n, _i2)
+    if n < LANES:
+        convert_few(lying, to)
+        convert_few(part(lying, n - FEW), part(to, n - FEW))
+        return
     for j in range(0, n - LANES + 1, LANES):
         prefetch(lying, j + AHEAD)
         convert(part(lying, j), part(to, j))
@@ -130,11 +144,15 @@ def widen(address: int, n: int, to: Array) -> None:
 
 
 def narrow(results: Array, n: int, address: int, streamed: int) -> None:
-    """Write n >= LANES results as halves that lie aligned, native and contiguous; where `streamed`, the
+    """Write n >= FEW results as halves that lie aligned, native and contiguous; where `streamed`, the
     cache lines that lie wholly within them past the cache.
     """
     wide()
     lying = view(address, n, _i2)
+    if n < LANES:
+        convert_few(results, lying)
+        convert_few(part(results, n - FEW), part(lying, n - FEW))
+        return
     if not streamed:
         for j in range(0, n - LANES + 1, LANES):
             convert(part(results, j), part(lying, j))
@@ -154,16 +172,16 @@ def narrow(results: Array, n: int, address: int, streamed: int) -> None:
         lying[k] = line[k - (n - LANES)]
 
 
-load_float16 = leaf(bound(widen, "load_float16", convert=widen_float16))
-load_bfloat16 = leaf(bound(widen, "load_bfloat16", convert=widen_bfloat16))
-put_float16 = leaf(bound(narrow, "put_float16", convert=narrow_float16))
-put_bfloat16 = leaf(bound(narrow, "put_bfloat16", convert=narrow_bfloat16))
+load_float16 = leaf(bound(widen, "load_float16", convert=widen_float16, convert_few=widen_few_float16))
+load_bfloat16 = leaf(bound(widen, "load_bfloat16", convert=widen_bfloat16, convert_few=widen_few_bfloat16))
+put_float16 = leaf(bound(narrow, "put_float16", convert=narrow_float16, convert_few=narrow_few_float16))
+put_bfloat16 = leaf(bound(narrow, "put_bfloat16", convert=narrow_bfloat16, convert_few=narrow_few_bfloat16))
 
 
 @inline
 def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
     """Whether n halves lie so that vectors of them can be moved."""
-    return step == 2 and not swap and address % 2 == 0 and n >= LANES
+    return step == 2 and not swap and address % 2 == 0 and n >= FEW
 
 
 @leaf

@@ -174,6 +174,18 @@ _LOG_64 = (
     1.479819860510658591e-01,
 )  # fmt: skip
 _HALVES = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
+# AVX2 neither shifts 64-bit integers with their sign nor makes them float64: counted from 2048 on an exponent
+# is positive, and beneath the bits of 2**52 it is a number above that.
+_BIAS, _WHOLE, _FRACTION = np.int64(-(2**63)), np.int64(0x4330000000000000), np.int64((1 << 52) - 1)
+
+
+@inline
+def _split(u: Any) -> Any:
+    """(k as a float64, f) with u = 2**k (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)."""
+    above = bits(u) - _HALVES
+    k = np.int64(np.uint64(above + _BIAS) >> np.uint64(52))
+    f = from_bits((above & _FRACTION) + _HALVES) - 1.0
+    return from_bits(k | _WHOLE) - 4503599627372544.0, f
 
 
 @inline
@@ -192,12 +204,11 @@ def _log_rest(f: Any) -> Any:
 def log1p(r: Any) -> Any:
     """log(1 + r) of a float64 r >= 0 or NaN, within an ulp."""
     u = 1.0 + r
-    k = (bits(u) - _HALVES) >> _SHIFT_64
-    small = k == 0
+    n, f = _split(u)
+    small = n == 0.0
     # What u = 1 + r has lost, as a share of u; nothing is lost where f is r itself.
     lost = (1.0 - (u - r) if u > 2.0 else r - (u - 1.0)) / u
-    f = r if small else from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
-    n = np.float64(k)
+    f = r if small else f
     half, rest = _log_rest(f)
     tail = rest + (0.0 if small else n * _LN2_64[1] + lost)
     return n * _LN2_64[0] - ((half - tail) - f)
@@ -208,9 +219,8 @@ def log_pair(x: Any) -> Any:
     """log(x) of a float64 as hi + lo, to some 60 bits where it is large: -inf at 0, NaN below."""
     tiny = x < 2.2250738585072014e-308
     u = x * 18014398509481984.0 if tiny else x  # 2**54 brings subnormal numbers up
-    k = (bits(u) - _HALVES) >> _SHIFT_64
-    f = from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
-    n = np.float64(k) - (54.0 if tiny else 0.0)
+    n, f = _split(u)
+    n -= 54.0 if tiny else 0.0
     half, rest = _log_rest(f)
     hi, lost = two_sum(n * _LN2_64[0], f)
     hi, lo = two_sum(hi, lost + (n * _LN2_64[1] - (half - rest)))
@@ -265,9 +275,8 @@ def _log_32(x: Any) -> Any:
 def _log_positive_64(x: Any) -> Any:
     tiny = x < _TINY_64
     u = x * _UP_64 if tiny else x
-    k = (bits(u) - _HALVES) >> _SHIFT_64
-    f = from_bits(bits(u) - (k << _SHIFT_64)) - 1.0
-    n = np.float64(k) - (54.0 if tiny else 0.0)
+    n, f = _split(u)
+    n -= 54.0 if tiny else 0.0
     half, rest = _log_rest(f)
     return fma(n, _LN2_64[0], f - (half - fma(n, _LN2_64[1], rest)))
 
@@ -338,10 +347,11 @@ def _log_ratio_32(a: Any, b: Any) -> Any:
 def _log_ratio_64(a: Any, b: Any) -> Any:
     low, lower = a < _TINY_64, b < _TINY_64
     i, j = bits(a * _UP_64 if low else a), bits(b * _UP_64 if lower else b)
-    k = (i - j + _HALF_64) >> _SHIFT_64
+    away = i - j + _HALF_64
+    k = np.int64(np.uint64(away + _BIAS) >> np.uint64(52))  # counted from 2048
     one = (j & _MANTISSA_64) | _ONE_64
-    v, u = from_bits(one), from_bits(one + (i - j) - (k << _SHIFT_64))
-    n = np.float64(k) - (54.0 if low else 0.0) + (54.0 if lower else 0.0)
+    v, u = from_bits(one), from_bits(one + (away & _FRACTION) - _HALF_64)
+    n = from_bits(k | _WHOLE) - 4503599627372544.0 - (54.0 if low else 0.0) + (54.0 if lower else 0.0)
     d, w = u - v, u + v
     r = 1.0 / w
     z = d * r

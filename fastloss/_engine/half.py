@@ -23,6 +23,8 @@ from fastloss._engine.vector import LANES, loaded, stored
 
 Emit = Callable[[Any, Any, Any], Any]  # (context, builder, numbers) -> numbers
 
+FEW = LANES // 2  # float32 numbers of a cache line
+
 _I16, _I32, _F16, _F32 = ir.IntType(16), ir.IntType(32), ir.HalfType(), ir.FloatType()
 
 
@@ -142,17 +144,17 @@ def _narrowing(emit: Emit) -> Any:
     return instruction(narrow)
 
 
-def _converting(emit: Emit) -> Any:
-    """An instruction (x, to) that writes LANES elements of x, converted, to an array."""
+def _converting(emit: Emit, count: int = LANES) -> Any:
+    """An instruction (x, to) that writes `count` elements of x, converted, to an array."""
 
     def convert(tyctx: Any, x: Any, to: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            numbers = loaded(context, builder, x, args[0])
+            numbers = loaded(context, builder, x, args[0], count)
             if x.dtype == types.float64:
-                numbers = builder.fptrunc(numbers, ir.VectorType(_F32, LANES))
+                numbers = builder.fptrunc(numbers, ir.VectorType(_F32, count))
             numbers = emit(context, builder, numbers)
             if to.dtype == types.float64:
-                numbers = builder.fpext(numbers, ir.VectorType(ir.DoubleType(), LANES))
+                numbers = builder.fpext(numbers, ir.VectorType(ir.DoubleType(), count))
             stored(context, builder, to, args[1], numbers)
             return context.get_dummy_value()
 
@@ -167,6 +169,11 @@ float_of_bfloat16, bfloat16_of_float = _widening(_float_of_bfloat16), _narrowing
 # LANES of them at once, from an array of int16 to one of the compute type and back.
 widen_float16, narrow_float16 = _converting(_float_of_float16), _converting(_float16_of_float)
 widen_bfloat16, narrow_bfloat16 = _converting(_float_of_bfloat16), _converting(_bfloat16_of_float)
+# FEW of them.
+widen_few_float16 = _converting(_float_of_float16, FEW)
+narrow_few_float16 = _converting(_float16_of_float, FEW)
+widen_few_bfloat16 = _converting(_float_of_bfloat16, FEW)
+narrow_few_bfloat16 = _converting(_bfloat16_of_float, FEW)
 # What those of float16 are where the target has no instruction for it, and a vector of them.
 float_of_float16_by_bits = _widening(_float_of_float16_by_bits)
 float16_of_float_by_bits = _narrowing(_float16_of_float_by_bits)

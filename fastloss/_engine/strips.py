@@ -18,7 +18,7 @@ import numpy as np
 
 from fastloss._engine import blocks, launch
 from fastloss._engine.arrays import CODE, CODES, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
-from fastloss._engine.blocks import SEGMENT, column_geometry, lies_beside, load, put
+from fastloss._engine.blocks import SEGMENT, column_geometry, lies_beside, load, neighbour, put
 from fastloss._engine.jit import leaf
 from fastloss._engine.kernels import NONE, Arguments, Kernel, call, kernel
 from fastloss._engine.transpose import gather_wide, scatter_wide
@@ -58,16 +58,20 @@ def move(
     b = itemsize(like)
     size, square = 64 // b, scratch + SQUARE_AT
     own = column_geometry(g, scratch + COLUMN_AT, like)
-    there = lies_beside(g, like) and count == size
+    there, short = lies_beside(g, like) and count == size, neighbour(g) == 2
     for j in range(0, n, size):
         at = base + (j0 + j) * g[STRIDE]
+        if not back:
+            for c in range(AHEAD, AHEAD + size):  # the next group's with it: a fifth faster than alone
+                if short:
+                    prefetch(view(at + c * g[STRIDE], LANES, np.int16(0)), 0)
+                else:
+                    prefetch(view(at + c * g[STRIDE], LANES, like), 0)
         if there and j + size <= n:
             if back:
                 gather_wide(strip + j * b, pitch, at, g[STRIDE], like)
-                continue
-            for c in range(AHEAD, AHEAD + size):  # the next group's with it: a fifth faster than alone
-                prefetch(view(at + c * g[STRIDE], LANES, like), 0)
-            scatter_wide(strip + j * b, pitch, at, g[STRIDE], like)
+            else:
+                scatter_wide(strip + j * b, pitch, at, g[STRIDE], like)
             continue
         if back:
             gather_wide(strip + j * b, pitch, square, 64, like)

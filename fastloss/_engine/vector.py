@@ -39,15 +39,15 @@ def _pointer(context: Any, builder: Any, array_type: Any, array: Any, to: Any) -
     return builder.bitcast(data, to.as_pointer())
 
 
-def loaded(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
-    """LANES elements of an array, as a vector."""
+def loaded(context: Any, builder: Any, array_type: Any, array: Any, count: int = LANES) -> Any:
+    """The first `count` elements of an array, as a vector."""
     element, size = _llvm(context, array_type)
-    vector = ir.VectorType(element, LANES)
+    vector = ir.VectorType(element, count)
     return builder.load(_pointer(context, builder, array_type, array, vector), align=size)
 
 
 def stored(context: Any, builder: Any, array_type: Any, array: Any, value: Any) -> None:
-    """Write a vector of LANES elements to an array."""
+    """Write a vector to an array."""
     _, size = _llvm(context, array_type)
     builder.store(value, _pointer(context, builder, array_type, array, value.type), align=size)
 
