@@ -177,11 +177,11 @@ def sums_again(at: int, step: int, columns: int, m: Array, sums: Array) -> Any:
 @kernel
 def map_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
-    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array, kept: Array,
     x: int, xg_at: int, per_row: Array, mode: int, sums: Array, out: int, og_at: int, streamed: int,
 ) -> None:
-    """What `map_rows` makes by SCALE, and by LOG, and `reduce_rows` without
-    tangents, for LANES rows at a time.
+    """What `map_rows` makes by SCALE, and by LOG, and `reduce_rows` without tangents, for LANES rows at a
+    time; with `kept`, what `finish_across` makes results from.
     """
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
@@ -194,7 +194,8 @@ def map_across(
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
         at, step = across.walk(
-            row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+            row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
+            i if kept.size else 0, parts[w],
         )
         if mode == SUM:
             for k in range(0, size, LANES):
@@ -213,13 +214,15 @@ def map_across(
         for k in range(count if per_row.size else 0):
             each[k] = per_row[i + k]
         to = blocks.row_address(out, og, i)
-        if columns <= across.SHORT:
+        if kept.size:
+            across.keep(mine, size, i, count, each, kept, inv)
+        elif columns <= across.SHORT:
             tile = across.make_short(at, step, columns, size, mine, inv, mode, own)
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
         else:
             across.finish_long(
-                row, xg, columns, count, size, rest, mine, at, inv, maxima[w], mode,
-                across.whole(mine, own, size, 0.0), to, og, streamed,
+                row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, mode, each,
+                to, og, streamed,
             )
     if streamed:
         fence()
@@ -228,7 +231,7 @@ def map_across(
 @kernel
 def multiply_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
-    work: int, stride: int, rate: float, maxima: Array, parts: Array,  # noqa: ARG001 (of other plans)
+    work: int, stride: int, rate: float, maxima: Array, parts: Array, kept: Array,  # noqa: ARG001 (of other plans)
     apart: int, x: int, xg_at: int, t: int, tg_at: int, holds: int, mode: int, a: float, g: float,
     temperature: float, means: Array, out: int, og_at: int, streamed: int,
 ) -> None:
@@ -341,6 +344,7 @@ class _Rows:
                     map_across, at, xl.geometry, each, mode, each, arrays.address(target), to.geometry,
                     streamed,
                 )
+                plan.finish(at, xl.geometry, mode, arrays.address(target), to.geometry, streamed)
             if not plan:
                 kept = mode != rows.LOG and holds != leaves.PROBS
                 small = rows.plan_of(xl, self.inv, self.compute, exponentials=kept)
@@ -578,7 +582,8 @@ def softmax(
     NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
     which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
     512th of a row of more than 32768 columns; for rows of more than 128 that lie side by side, of products
-    and where they are few, up to 2.1 MB a thread for each array, and of so long ones a 512th of it.
+    and where they are few, up to 2.1 MB a thread for each array, and of so long ones a 512th of it; else for
+    such rows of more than 1024 40 bytes a row, and a 1024th of `x`.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
     `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`, where y has to be an output;
@@ -634,7 +639,7 @@ def log_softmax(
     -----
     A logit of -inf gives -inf; a row of nothing else, or with NaN or +inf in it, is NaN. Each row
     is read twice, the second time from cache where it fits. Scratch: 0.6 MB a thread, for
-    products up to 4 MB and what `softmax` takes for rows that lie side by side.
+    products up to 4 MB; for rows that lie side by side what `softmax` takes.
 
     Methods: `jvp(x, tangent)`, `(t - sum(p * t)) / T`; `vjp(x, cotangent)`,
     `(u - p * sum(u)) / T`; `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`;

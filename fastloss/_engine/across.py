@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from fastloss._engine import launch, rows, threads, transpose
+from fastloss._engine import blocks, launch, rows, threads, transpose
 from fastloss._engine.arrays import DIRECT, STRIDE, Array, Layout
 from fastloss._engine.blocks import (
     BLOCK,
@@ -32,7 +32,7 @@ from fastloss._engine.blocks import (
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
-from fastloss._engine.kernels import Arguments, Kernel
+from fastloss._engine.kernels import Arguments, Kernel, kernel
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.vector import (
     LANES,
@@ -57,10 +57,17 @@ from fastloss._engine.vector import (
 
 # Columns up to which a batch of rows lies whole in L1, with its exponentials.
 SHORT = 128
-# Bytes of a column of longer rows.
-WIDTH = 512
+# Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
+# are made; and how many columns of those are one task, or wait in scratch.
+WIDTH, FINISHED_WIDTH = 512, 2048
+FINISHED, WAITING = 4 * BLOCK, 128
 # Columns between a loop and its prefetch.
 AHEAD = 16
+
+# What is kept of each row from its walk on, in float64: m, r, the factor of its results, and a column whose
+# result is another, given here (NONE: there is none; IGNORED: all results are 0).
+KEPT_M, KEPT_R, KEPT_BY, KEPT_SPOT, KEPT_EXACT, KEPT = 0, 1, 2, 3, 4, 5
+IGNORED, NONE = -1, -2
 
 # ---- scratch of a worker --------------------------------------------------------------------
 # Arrays of `size` numbers of eight bytes at most. Of the compute type: the largest of a block, the running
@@ -243,13 +250,34 @@ def scale_across(e: int, step: int, n: int, factor: Array, o: int, o_step: int) 
         multiplied(q, factor, view(o + j * o_step, LANES, factor[0]))
 
 
+@inline
+def send(v: Array, at: int, o: int, line: int, k: int, streamed: int) -> None:
+    """v to an output; where `streamed`, to a line of results that `send_line` writes."""
+    b = itemsize(v[0])
+    store(v, view(line + k * b if streamed else o + at + k * b, LANES, v[0]))
+
+
+@leaf
+def send_line(line: int, n: int, o: int, like: Any) -> None:
+    """n results to o, the cache lines that lie wholly within them past the cache."""
+    b = itemsize(like)
+    first = (-o & 63) // b
+    last = n - (n - first) % (64 // b)
+    results, lying = view(line, n, like), view(o, n, like)
+    for k in range(first):
+        lying[k] = results[k]
+    stream(view(line + first * b, n, like), o + first * b, (last - first) * b // 64)
+    for k in range(last, n):
+        lying[k] = results[k]
+
+
 @leaf
 def exp_scale_across(
     at: int, step: int, n: int, ahead: int, origin: Array, inv: Any, factor: Array,
-    o: int, o_step: int, streamed: int,
+    o: int, o_step: int, line: int, streamed: int,
 ) -> None:
-    """o = factor exp((x - origin) inv) for all rows of a batch; past the cache where `streamed`, to whole
-    cache lines.
+    """o = factor exp((x - origin) inv) for all rows of a batch; past the cache where `streamed`, by way of
+    `line`.
     """
     wide()
     b = itemsize(inv)
@@ -260,29 +288,29 @@ def exp_scale_across(
             v, from_, by = lanes(inv), part(origin, i), part(factor, i)
             for k in range(LANES):
                 v[k] = exp_nonpositive((q[k] - from_[k]) * inv) * by[k]
-            if streamed:
-                stream(v, o + j * o_step + i * b, LANES * b // 64)
-            else:
-                store(v, view(o + j * o_step + i * b, LANES, inv))
+            send(v, j * o_step, o, line, i, streamed)
+        if streamed:
+            send_line(line, origin.size, o + j * o_step, inv)
 
 
 @leaf
 def shift_across(
-    at: int, step: int, n: int, m: Array, inv: Any, log_s: Array, o: int, o_step: int, streamed: int
+    at: int, step: int, n: int, ahead: int, m: Array, inv: Any, log_s: Array,
+    o: int, o_step: int, line: int, streamed: int,
 ) -> None:
-    """o = (x - m) inv - log s for all rows of a batch."""
+    """o = (x - m) inv - log s for all rows of a batch, likewise."""
     wide()
     b = itemsize(inv)
     for j in range(n):
         for i in range(0, m.size, LANES):
             v = lanes(inv)
+            prefetch(view(at + j * step + i * b + ahead, LANES, inv), 0)
             subtracted(view(at + j * step + i * b, LANES, inv), part(m, i), v)
             scaled(v, inv, v)
             subtracted(v, part(log_s, i), v)
-            if streamed:
-                stream(v, o + j * o_step + i * b, LANES * b // 64)
-            else:
-                store(v, view(o + j * o_step + i * b, LANES, inv))
+            send(v, j * o_step, o, line, i, streamed)
+        if streamed:
+            send_line(line, m.size, o + j * o_step, inv)
 
 
 # ---- tiles in and out -----------------------------------------------------------------------
@@ -426,9 +454,9 @@ def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, i
 @leaf
 def walk_long(
     row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, tile: int, inv: Any,
-    maxima: Array, parts: Array,
+    maxima: Array, first: int, parts: Array,
 ) -> None:
-    """M and R of the rows of a batch; maxima[b, k] = the maximum that block b of row k saw."""
+    """M and R of the rows of a batch; maxima[b, first + k] = the maximum that block b of row k saw."""
     outlined()
     many = segments(columns)
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
@@ -440,7 +468,7 @@ def walk_long(
             ahead = BLOCK * step if at != tile and j + 2 * BLOCK <= columns else 0
             for i in range(0, size, LANES):
                 step_across(at + i * itemsize(inv), step, n, ahead, work, size, i, inv)
-            maxima[j // BLOCK, :size] = m
+            maxima[j // BLOCK, first : first + count] = m[:count]
         end(work, size)
         for k in range(size):
             parts[k * many + q, rows.M], parts[k * many + q, rows.R] = m[k], r[k]
@@ -466,37 +494,86 @@ def block_factors(
 
 @leaf
 def finish_long(
-    row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, tile: int, inv: Any,
-    maxima: Array, mode: int, by: Array, out: int, og: Array, streamed: int,
+    row: int, g: Array, columns: int, j0: int, j1: int, count: int, size: int, rest: int, work: int,
+    tile: int, inv: Any, maxima: Array, first: int, mode: int, by: Array, out: int, og: Array, streamed: int,
 ) -> None:
-    """Columns of results for the rows of a batch: `by` times the softmax, or the log-softmax."""
+    """Columns j0 to j1 - 1 of results for the rows of a batch: `by` times the softmax, or the log-softmax."""
     outlined()
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     origin, factor = whole(work, ORIGIN, size, inv), whole(work, FACTOR, size, inv)
+    line = work + TOP * size * 8
     b = itemsize(inv)
     there = lies_across(og, count, size, inv)
-    past = int(streamed and there and (out | og[STRIDE]) & 63 == 0)
+    past = int(streamed and there)
     if mode == rows.LOG:
         for k in range(0, size, LANES):
             logarithms(part(r, k), part(factor, k), inv)
-    for j in range(0, columns, BLOCK):
-        n = min(BLOCK, columns - j)
+    pace = BLOCK if there and lies_across(g, count, size, inv) else WAITING
+    for j in range(j0, j1, pace):
+        n = min(pace, j1 - j)
         at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
         to, to_step = (out + j * og[STRIDE], og[STRIDE]) if there else (tile, size * b)
         ahead = AHEAD * step if at != tile and j + 2 * BLOCK <= columns else 0
         if mode == rows.LOG:
-            shift_across(at, step, n, m, inv, factor, to, to_step, past)
+            shift_across(at, step, n, ahead, m, inv, factor, to, to_step, line, past)
         else:
             seen = maxima[j // BLOCK]
-            for k in range(0, size, LANES):
+            for k in range(0, size if j % BLOCK == 0 or j == j0 else 0, LANES):
                 block_factors(
-                    part(seen, k), part(m, k), part(r, k), part(by, k), part(origin, k), part(factor, k), inv
+                    part(seen, first + k), part(m, k), part(r, k), part(by, k), part(origin, k),
+                    part(factor, k), inv,
                 )
-            exp_scale_across(at, step, n, ahead, origin, inv, factor, to, to_step, past)
+            exp_scale_across(at, step, n, ahead, origin, inv, factor, to, to_step, line, past)
         if not there:
             deliver(tile, columns, j, n, count, size, work, out, og, 0, inv)
     if past:
         fence()
+
+
+@leaf
+def keep(work: int, size: int, i: int, count: int, by: Array, kept: Array, like: Any) -> None:
+    """What `finish_across` has to know of `count` rows from row i on, that have just been walked."""
+    m, r = whole(work, M, size, like), whole(work, R, size, 0.0)
+    for k in range(count):
+        kept[i + k, KEPT_M], kept[i + k, KEPT_R] = m[k], r[k]
+        kept[i + k, KEPT_BY], kept[i + k, KEPT_SPOT], kept[i + k, KEPT_EXACT] = by[k], NONE, 0.0
+
+
+@kernel
+def finish_across(
+    w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
+    work: int, stride: int, rate: float, maxima: Array, batches: int, kept: Array,
+    x: int, xg_at: int, mode: int, out: int, og_at: int, streamed: int,
+) -> None:
+    """Results of rows that have been walked, `maxima` and `kept` being what is known of them; a task is
+    FINISHED columns of a batch, all batches of those coming after each other.
+    """
+    inv = cast(rate, maxima[0, 0])
+    xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
+    mine = work + w * stride
+    m, r, by = whole(mine, M, size, inv), whole(mine, R, size, 0.0), whole(mine, OWN, size, 0.0)
+    tile, _ = tile_of(mine, columns, size, inv)
+    scratch = flat_of(mine, size)
+    one = view(scratch, 1, inv)
+    for task in blocks.share(w, workers, first, last):
+        i, count, rest = batch(task % batches, inner, size)
+        j0 = task // batches * FINISHED
+        j1 = min(j0 + FINISHED, columns)
+        for k in range(size):
+            there = i + min(k, count - 1)
+            m[k], r[k], by[k] = cast(kept[there, KEPT_M], inv), kept[there, KEPT_R], kept[there, KEPT_BY]
+        row, to = blocks.row_address(x, xg, i), blocks.row_address(out, og, i)
+        finish_long(
+            row, xg, columns, j0, j1, count, size, rest, mine, tile, inv, maxima, i, mode, by, to, og,
+            streamed,
+        )
+        for k in range(count):
+            spot, own = int(kept[i + k, KEPT_SPOT]), to + k * blocks.neighbour(og)
+            if spot == IGNORED:
+                blocks.fill(cast(0.0, inv), j0, j1, scratch, own, og, 0)
+            elif j0 <= spot < j1:
+                one[0] = cast(kept[i + k, KEPT_EXACT], inv)
+                put(one, 1, own, og, spot, 0)
 
 
 # ---- what a kernel calls --------------------------------------------------------------------
@@ -519,13 +596,13 @@ def tile_of(work: int, columns: int, size: int, like: Any) -> Any:
 @leaf
 def walk(
     row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, inv: Any,
-    maxima: Array, parts: Array,
+    maxima: Array, first: int, parts: Array,
 ) -> Any:
     """M and R of the rows of a batch; (address, step) of its tile where rows are short."""
     outlined()
     tile, e = tile_of(work, columns, size, inv)
     if columns > SHORT:
-        walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, parts)
+        walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, first, parts)
         return tile, 0
     at, step = fetch(row, g, columns, 0, columns, count, size, rest, tile, work, inv)
     walk_short(at, step, columns, size, work, e, inv)
@@ -563,7 +640,7 @@ def make_short(
         factor = slot(work, FACTOR, size, k, inv)
         if mode == rows.LOG:
             logarithms(r, factor, inv)
-            shift_across(at + k * b, step, columns, m, inv, factor, tile + k * b, size * b, 0)
+            shift_across(at + k * b, step, columns, 0, m, inv, factor, tile + k * b, size * b, 0, 0)
         else:
             probability_factors(m, r, slot(work, by, size, k, 0.0), factor, inv)
             scale_across(e + k * b, size * b, columns, factor, tile + k * b, size * b)
@@ -576,14 +653,24 @@ def make_short(
 LONGEST = launch.LAUNCH // LANES
 
 
+def _scratch(
+    workers: int, columns: int, size: int, tiles: int, dtype: np.dtype[Any], more: int
+) -> Scratch:
+    """Memory for batches of `size` rows, with so many tiles, and `more` bytes."""
+    numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
+    return Scratch(workers, (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize + more)
+
+
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
     are not short a number for each block and STATE for each segment of their rows. For `products` of short
-    rows so many tiles more, and LANES rows of float64.
+    rows so many tiles more, and LANES rows of float64. With `results` of rows longer than a block, KEPT
+    numbers a row, and one for each of its blocks.
     """
 
     def __init__(
-        self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0
+        self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0,
+        results: bool = False,
     ) -> None:
         self._type = dtype.char
         self.one_run = n == inner
@@ -596,20 +683,37 @@ class Plan:
         self.batches = n // inner * -(-inner // size)
         self._size = size * columns
         self._workers = launch.workers(n * columns, self.batches)
-        tiles = 1 + short + products
-        numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
-        room = (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize
-        room += columns * LANES * 8 * products
-        self._scratch = Scratch(self._workers, room)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
-        maxima = np.empty((self._workers, blocks_, size), dtype)
-        parts = np.empty((self._workers, size * segments_, rows.STATE))
+        more = columns * LANES * 8 * products
+        self._work = _scratch(self._workers, columns, size, 1 + short + products, dtype, more)
+        kept, maxima = np.empty((0, KEPT)), np.empty((self._workers, blocks_, size), dtype)
+        self._later = results and (columns > BLOCK or launch.is_listing())
+        if self._later:
+            wide = min(FINISHED_WIDTH // dtype.itemsize, max(1, inner // LANES) * LANES)
+            batches = n // inner * -(-inner // wide)
+            self._finished = batches * -(-columns // FINISHED), wide * FINISHED
+            self._finishers = launch.workers(n * columns, self._finished[0])
+            self._room = _scratch(self._finishers, columns, wide, 1, dtype, 0)
+            # Vectors of maxima may end beyond the last row.
+            kept, maxima = np.empty((n, KEPT)), np.empty((1, blocks_, n + wide), dtype)
+            self._finish = Arguments((
+                columns, inner, wide, self._room.address, self._room.stride, rate, maxima[0], batches, kept
+            ))
         self._args = Arguments((
-            columns, inner, size, self._scratch.address, self._scratch.stride, rate, maxima, parts
+            columns, inner, size, self._work.address, self._work.stride, rate, maxima,
+            np.empty((self._workers, size * segments_, rows.STATE)), kept,
         ))
 
     def run(self, kernel: Kernel, *args: Any) -> None:
         launch.run(kernel, self._workers, self._type, self.batches, self._size, args, self._args)
+
+    def finish(self, x: int, xg_at: int, mode: int, out: int, og_at: int, streamed: int) -> None:
+        """Results of rows that `run` has walked, where it has not made them."""
+        if self._later:
+            launch.run(
+                finish_across, self._finishers, self._type, *self._finished,
+                (x, xg_at, mode, out, og_at, streamed), self._finish,
+            )
 
 
 def plan_of(
@@ -619,7 +723,7 @@ def plan_of(
     inner = x.run if out is None else min(x.run, out.run)
     if inner < LANES or not (1 < x.columns <= SHORT or (x.beside and x.columns <= LONGEST)):
         return None
-    return Plan(x.rows, x.columns, inner, rate, dtype)
+    return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None)
 
 
 def summed(losses: Array, columns: int) -> float:

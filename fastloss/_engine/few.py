@@ -137,7 +137,7 @@ def make_again(
 @kernel
 def few_classes(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
-    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array, kept: Array,
     apart: int, x: int, xg_at: int, q: int, qg_at: int, y: Array, weight: Array, smoothing: float,
     tangent: int, tg_at: int, share: Array, temperature: float, losses: Array, rates: Array, wanted: int,
     denominator: float, out: int, og_at: int, curved: int, cg_at: int, streamed: int,

@@ -385,7 +385,7 @@ def sum_across(loss: Array) -> Any:
 @kernel
 def cross_entropy_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
-    work: int, stride: int, rate: float, maxima: Array, parts: Array,
+    work: int, stride: int, rate: float, maxima: Array, parts: Array, kept: Array,
     x: int, xg_at: int, targets: int, yg_at: int, weight: Array, mass: float, sample_weight: Array,
     held: Array, turned: Array, link: int, option: float, losses: Array, sums: int, rates: Array,
     wanted: int, denominator: float, out: int, og_at: int, streamed: int,
@@ -427,7 +427,8 @@ def cross_entropy_across(
             across.walk_short(at, step, columns, size, mine, e, inv)
         else:
             at, step = across.walk(
-                row, xg, columns, count, size, rest, mine, inv, maxima[w], parts[w]
+                row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
+                i if kept.size else 0, parts[w],
             )
         for k in range(count if weight.size else 0):
             w_t[k] = weight[max(int(y[k]), 0)]
@@ -488,9 +489,15 @@ def cross_entropy_across(
                 )
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
             continue
+        pull = across.whole(mine, PULL, size, 0.0)
+        if kept.size:
+            across.keep(mine, size, i, count, pull, kept, inv)
+            for k in range(count):
+                kept[i + k, across.KEPT_SPOT], kept[i + k, across.KEPT_EXACT] = y[k], exact[k]
+            continue
         across.finish_long(
-            row, xg, columns, count, size, rest, mine, at, inv, maxima[w], rows.SCALE,
-            across.whole(mine, PULL, size, 0.0), to, og, streamed,
+            row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, rows.SCALE, pull,
+            to, og, streamed,
         )
         one = view(scratch, 1, inv)
         for k in range(count):
@@ -616,6 +623,8 @@ class CrossEntropy(Targets, Curved):
                     *apart_of, self.link, self.option, losses, int(sums), self.rates,
                     wanted, divisor, to, lies.geometry, streamed,
                 )
+                if wanted == GRAD:
+                    plan.finish(x_at, xl.geometry, rows.SCALE, to, lies.geometry, streamed)
                 return float(losses.sum()) if sums else losses
         own = self._own_rows(wanted == RATE)
         args = (
