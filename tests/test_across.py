@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss._engine import across, elementary, targets, transpose
+from fastloss._engine import across, blocks, elementary, targets, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
@@ -105,7 +105,7 @@ def test_bits_are_those_of_the_walk_along_rows(
     assert len(met) >= len(those) * (len(LAYOUTS) if short else 2)
 
 
-@pytest.mark.parametrize("columns", [1, 3, 21, 200])
+@pytest.mark.parametrize("columns", [1, 3, 21, 200, 1030])
 def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     """(N, V, H, W): classes in the middle, runs of rows that are no multiple of LANES."""
     x = rng.normal(0, 3, (3, columns, 7, 11)).astype(dtype)
@@ -117,6 +117,29 @@ def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     there, expected = fl.cross_entropy.value_and_grad(last, y)
     assert loss == there
     assert np.array_equal(grad, np.moveaxis(expected, -1, 1))
+
+
+@pytest.mark.parametrize("n", [32, 100, 600])
+@pytest.mark.parametrize("columns", [200, 1030])
+def test_results_go_past_the_cache_wherever_they_lie(
+    columns: int, n: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Columns of results that start on a cache line or not, and nothing beside them."""
+    monkeypatch.setattr(blocks, "STREAMED", 0)
+    x = rng.normal(0, 3, (columns, n)).astype(dtype)
+    y = rng.integers(-1, columns, n)  # some are ignored
+    for call in (
+        lambda out: fl.softmax(x, axis=0, out=out),
+        lambda out: fl.log_softmax(x, axis=0, out=out),
+        lambda out: fl.cross_entropy.grad(x, y, axis=0, ignore_index=-1, out=out),
+    ):
+        expected = call(None)
+        for start in (0, 1, 7):
+            memory = np.full(start + columns * n + 40, 7, dtype)
+            out = memory[start : start + columns * n].reshape(columns, n)
+            assert np.array_equal(call(out), expected)
+            assert (memory[:start] == 7).all()
+            assert (memory[start + columns * n :] == 7).all()
 
 
 PRODUCTS: dict[str, Callable[..., Any]] = {
