@@ -145,8 +145,8 @@ def cross_entropy(
 
     Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing or weights V numbers, and a 512th of a row of
     more than 32768 columns; where rows of more than 128 lie side by side up to 2.1 MB a thread for each
-    array, and of so long ones a 512th of it; for gradients of such rows of more than 1024 40 bytes a row more,
-    and a 1024th of `logits`.
+    array, and of so long ones a 512th of it; for gradients of such rows of more than 1024 40 bytes a row
+    more, and a 1024th of `logits`.
 
     Methods: `value_and_grad`, `grad`, `hvp(logits, targets, tangent)`, `value_grad_hess` and
     `temperature_grad`, the value and its derivative with respect to T, all with the same options; but for the
