@@ -25,7 +25,7 @@ from fastloss._engine.loss import (
     ScaledLoss,
 )
 from fastloss._engine.targets import Targets
-from fastloss._engine.vector import cast, fence, itemsize, maximum, view
+from fastloss._engine.vector import cast, itemsize, lanes, maximum, view
 
 __all__ = [
     "additive_margin_softmax_loss",
@@ -82,6 +82,7 @@ def hinge_sums(
     """losses[i] = the sum of a formula of a score and the target's, over all classes but the target; where
     `wanted`, rates[i] times its gradient. `formula` is the address of an `elementwise.of_block`.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     zero, mine = cast(0.0, margin), work + w * stride
     block = elementwise.BLOCK * itemsize(margin)
@@ -127,8 +128,7 @@ def hinge_sums(
             blocks.put(own, 1, to, og, y, 0)
             if total != total:
                 blocks.fill(cast(np.nan, zero), 0, columns, mine, to, og, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 @kernel
@@ -140,6 +140,7 @@ def hinge_maxima(
     """losses[i] = max(the largest score but the target's, less that, plus the margin, 0); where `wanted`,
     rates[i] times its gradient.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     zero, low, mine = cast(0.0, margin), cast(-np.inf, margin), work + w * stride
     for i in blocks.share(w, workers, first, last):
@@ -172,8 +173,7 @@ def hinge_maxima(
                 blocks.put(one, 1, to, og, peak, 0)
                 one[0] = cast(-rates[i], zero)
                 blocks.put(one, 1, to, og, y, 0)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- bound to its arguments -----------------------------------------------------------------

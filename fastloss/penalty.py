@@ -13,7 +13,7 @@ from fastloss._engine.elementwise import BoundElementwise, Elementwise, flat, si
 from fastloss._engine.jit import inline
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundLoss, Loss, Result
-from fastloss._engine.vector import cast, fence, view
+from fastloss._engine.vector import cast, lanes, view
 
 __all__ = ["feature_incay_penalty", "l1_penalty", "l2_penalty"]
 
@@ -41,6 +41,7 @@ def incay_rows(
     x: int, xg_at: int, penalties: Array, wanted: int, out: int, og_at: int, streamed: int,
 ) -> None:
     """penalties[i] = 1/(|x_i|**2 + eps) of row i; where `wanted` its gradient -2 x_i/(|x_i|**2 + eps)**2."""
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     zero, mine = cast(0.0, eps), work + w * stride
     x_block, o_block = blocks.buffer(mine, blocks.X_BLOCK, eps), blocks.buffer(mine, blocks.O_BLOCK, eps)
@@ -49,7 +50,7 @@ def incay_rows(
         total = np.float64(eps)
         for j in range(0, columns, blocks.BLOCK):
             part = blocks.block(row, xg, j, min(blocks.BLOCK, columns - j), zero, x_block)
-            total += leaves.dot_sum(part, part, zero, blocks.AHEAD, blocks.AHEAD)[0]
+            total += leaves.dot_sum(part, 0, part, 0, zero, blocks.AHEAD, blocks.AHEAD)[0]
         penalties[i] = 1.0 / total
         if wanted:
             rate = cast(-2.0 / total / total, eps)
@@ -59,8 +60,7 @@ def incay_rows(
                 o = view(o_block, part.size, zero)
                 leaves.scale(part, rate, o, 0)
                 blocks.put(o, n, to, og, j, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- bound to its arguments -----------------------------------------------------------------

@@ -15,7 +15,7 @@ from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
-from fastloss._engine.vector import LANES, cast, fence, fold, itemsize, lanes, part, view, wide
+from fastloss._engine.vector import LANES, cast, fold, itemsize, lanes, part, view, wide
 
 __all__ = ["log_sigmoid", "log_softmax", "logsumexp", "sigmoid", "softmax", "softplus"]
 
@@ -32,6 +32,7 @@ def map_rows(
     """A row of results from each row of logits, as `rows.finish` makes it from a, g and b, which
     by SCALE is per_row[i] where there is one, else 1.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     count = blocks.segments(columns)
@@ -43,12 +44,6 @@ def map_rows(
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         keep = rows.keep_at(mine, room, turn, inv)
-        if mode >= rows.FORWARD and rows.is_wide(columns, inv):
-            rows.finish_wide(
-                row, xg, columns, holds, inv, temperature, other, tg, view(0, 0, inv), mine, mode, a, g, -1,
-                (0.0, 0.0), blocks.row_address(out, og, i), og, streamed,
-            )
-            continue
         if phase != rows.FINISH:
             rows.walk_segments(
                 row, xg, columns, k0, k1, holds, inv, other, tg, companion, view(0, 0, inv), -1, inv,
@@ -85,8 +80,7 @@ def map_rows(
                 spot, cast(exact, inv), cast(doubt, inv), (0.0, 0.0), to, og, streamed,
             )
     rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 @kernel
@@ -104,14 +98,6 @@ def reduce_rows(
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
-        if companion == rows.TANGENTS and rows.is_wide(columns, inv):
-            view(out + i * itemsize(inv), 1, inv)[0] = cast(
-                rows.wide_mean(
-                    blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
-                    work + w * stride,
-                ), inv,
-            )
-            continue
         if phase != rows.FINISH:
             rows.walk_segments(
                 blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
@@ -183,6 +169,7 @@ def map_across(
     """What `map_rows` makes by SCALE, and by LOG, and `reduce_rows` without tangents, for LANES rows at a
     time; with `kept`, what `finish_across` makes results from.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
@@ -224,8 +211,7 @@ def map_across(
                 row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, mode, each,
                 to, og, streamed,
             )
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 @kernel
@@ -236,6 +222,7 @@ def multiply_across(
     temperature: float, means: Array, out: int, og_at: int, streamed: int,
 ) -> None:
     """FORWARD and REVERSE results, and means, of rows of up to `across.SHORT` numbers."""
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     mine = work + w * stride
@@ -253,8 +240,7 @@ def multiply_across(
                 means[i + k] = cast(means_of[k], inv)
         else:
             products.deliver(results, i, columns, count, size, apart, mine, out, og, streamed, inv)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------

@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import blocks, launch, rows, threads, transpose
-from fastloss._engine.arrays import DIRECT, STRIDE, Array, Layout
+from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, Layout
 from fastloss._engine.blocks import (
     BLOCK,
     SEGMENT,
     Scratch,
+    apart,
     column_geometry,
+    copy_few,
     lies_beside,
     load,
     neighbour,
@@ -264,11 +266,9 @@ def send_line(line: int, n: int, o: int, like: Any) -> None:
     first = (-o & 63) // b
     last = n - (n - first) % (64 // b)
     results, lying = view(line, n, like), view(o, n, like)
-    for k in range(first):
-        lying[k] = results[k]
+    copy_few(results, 0, first, lying)
     stream(view(line + first * b, n, like), o + first * b, (last - first) * b // 64)
-    for k in range(last, n):
-        lying[k] = results[k]
+    copy_few(results, last, n, lying)
 
 
 @leaf
@@ -686,7 +686,8 @@ class Plan:
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
         more = columns * LANES * 8 * products
         self._work = _scratch(self._workers, columns, size, 1 + short + products, dtype, more)
-        kept, maxima = np.empty((0, KEPT)), np.empty((self._workers, blocks_, size), dtype)
+        many = self._workers, blocks_
+        kept, maxima = np.empty((0, KEPT)), apart(blocks_ * self._workers, size, dtype).reshape(*many, size)
         self._later = results and (columns > BLOCK or launch.is_listing())
         if self._later:
             wide = min(FINISHED_WIDTH // dtype.itemsize, max(1, inner // LANES) * LANES)
@@ -695,13 +696,14 @@ class Plan:
             self._finishers = launch.workers(n * columns, self._finished[0])
             self._room = _scratch(self._finishers, columns, wide, 1, dtype, 0)
             # Vectors of maxima may end beyond the last row.
-            kept, maxima = np.empty((n, KEPT)), np.empty((1, blocks_, n + wide), dtype)
+            kept, maxima = np.empty((n, KEPT)), apart(blocks_, n + wide, dtype)[np.newaxis]
             self._finish = Arguments((
                 columns, inner, wide, self._room.address, self._room.stride, rate, maxima[0], batches, kept
             ))
+        states = size * segments_
         self._args = Arguments((
             columns, inner, size, self._work.address, self._work.stride, rate, maxima,
-            np.empty((self._workers, size * segments_, rows.STATE)), kept,
+            apart(self._workers, states * rows.STATE, F64).reshape(self._workers, states, rows.STATE), kept,
         ))
 
     def run(self, kernel: Kernel, *args: Any) -> None:

@@ -24,7 +24,6 @@ from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import add_lanes, dot_sum, fold_sum, sum_of
 from fastloss._engine.vector import (
     LANES,
-    fence,
     itemsize,
     lanes,
     multiplied,
@@ -255,6 +254,7 @@ def reduce_blocks(
     """sums[k] = the sum of the losses of segment k; and by `wanted` the gradient and the Hessian's diagonal.
     With `out` the losses themselves, too. `formula` is the address of an `of_block`.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     zg, yg, sg = blocks.geometry(zg_at), blocks.geometry(yg_at), blocks.geometry(sg_at)
     og, gg, hg = blocks.geometry(og_at), blocks.geometry(gg_at), blocks.geometry(hg_at)
     zero, mine = to_type(0.0, a), work + w * stride
@@ -300,14 +300,13 @@ def reduce_blocks(
                     scatter(gb, n, grad, gg, gc, f, streamed)
             if n < o.size:
                 blocks.pad(o, n, zero)
-            total += dot_sum(o, sb, zero, 0, 0)[0] if weights else sum_of(o, 0)
+            total += dot_sum(o, 0, sb, 0, zero, 0, 0)[0] if weights else sum_of(o, 0)
             if out:
                 if weights:
                     weighted(o, sb)
                 scatter(o, n, out, og, oc, f, 0)
         sums[task] = total
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 def leaves_of(formula: Formula, name: str, *loops: Callable[..., Any]) -> dict[str, Any]:

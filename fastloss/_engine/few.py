@@ -23,7 +23,7 @@ from fastloss._engine.kernels import kernel
 from fastloss._engine.leaves import LOGITS
 from fastloss._engine.products import COLUMN
 from fastloss._engine.twofold import LEAST, Pair, target_extra
-from fastloss._engine.vector import LANES, cast, fence, itemsize, lanes, outlined, store, view, wide
+from fastloss._engine.vector import LANES, cast, itemsize, lanes, outlined, store, view, wide
 
 
 # ---- leaves ---------------------------------------------------------------------------------
@@ -145,6 +145,7 @@ def few_classes(
     """Losses, and by `wanted` the gradient, the Hessian times a tangent, its diagonal, or the losses'
     derivatives by 1/T. Targets are the class indices y, negative where a row is ignored, or the rows at q.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])
     xg, qg, tg = blocks.geometry(xg_at), blocks.geometry(qg_at), blocks.geometry(tg_at)
     og, cg = blocks.geometry(og_at), blocks.geometry(cg_at)
@@ -254,8 +255,7 @@ def few_classes(
         products.deliver(o, i, columns, count, size, apart, mine, out, og, streamed, inv)
         if wanted in (GRAD_HESS, HESS_GRAD):
             products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, inv)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 def run(

@@ -149,12 +149,12 @@ def sum_of(x: Array, ahead: int) -> Any:
 
 
 @leaf
-def exp_each(x: Array, e: Array) -> Any:
-    """e = exp(x); the sum of e, in float64."""
+def exp_each(x: Array, tail: int, e: Array) -> Any:
+    """e = exp(x); the sum of e, in float64. What of x fills no lanes lies padded at `tail`."""
     wide()
     total = lanes(1.0)
     for j in range(0, x.size, LANES):
-        q = part(x, j)
+        q = piece(x, j, tail)
         v = lanes(x[0])
         for k in range(LANES):
             v[k] = exp(q[k])
@@ -164,14 +164,16 @@ def exp_each(x: Array, e: Array) -> Any:
 
 
 @leaf
-def dot_sum(e: Array, t: Array, c: Any, ahead: int, t_ahead: int) -> Any:
-    """The sums of e (t - c) and of e, in float64 and, of float64, the first to its last digits."""
+def dot_sum(e: Array, e_tail: int, t: Array, t_tail: int, c: Any, ahead: int, t_ahead: int) -> Any:
+    """The sums of e (t - c) and of e, in float64 and, of float64, the first to its last digits. What fills no
+    lanes lies padded at the tails.
+    """
     wide()
     dot, total, dot_low = lanes(1.0), lanes(1.0), lanes(1.0)
     for j in range(0, e.size, LANES):
         prefetch(e, j + ahead)
         prefetch(t, j + t_ahead)
-        left, right = part(e, j), part(t, j)
+        left, right = piece(e, j, e_tail), piece(t, j, t_tail)
         for k in range(LANES):
             away = np.float64(right[k]) - np.float64(c)
             if itemsize(c) == 8:
@@ -266,48 +268,55 @@ def affine(
 
 
 @leaf
-def terms(e: Array, c: Any, t: Array, hi: Any, a: Any, b: Any, g: Any, but: int) -> Any:
-    """How large the terms are of what `affine` makes, the column `but` left out.
-
-    The largest |p b| + |w (t - hi)| with w = a p + g; the largest |w|; and some root of the sum of
-    (p (t - hi))**2, beside which the sum of p (t - hi) is as wrong as one term is beside itself. Roundings
-    are independent of each other, of float64, whose terms are rounded too, 0.6 units rms; a term may be off
-    by two units, and this allows for five times the rms. Squares that float64 does not hold allow for
-    anything.
+def affine_watched(
+    e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, hi: Any, lo: Any, a: Any, b: Any, g: Any,
+    inv: Any, but: int, o: Array,
+) -> Any:
+    """`affine` of n numbers, what fills no lanes lying padded at the tails; and how large results and terms
+    are, but in column `but` and before `inv`: the largest magnitude, the largest |p b| + |w (t - hi)| with
+    w = a p + g, and the largest |w|. None is NaN.
     """
     wide()
-    own, weight, moved = lanes(c), lanes(c), lanes(1.0)
+    top, own, weight, zero = lanes(c), lanes(c), lanes(c), cast(0.0, c)
     for j in range(0, e.size, LANES):
-        left, right = part(e, j), part(t, j)
-        each, w = lanes(c), lanes(c)
+        left, right = piece(e, j, e_tail), piece(t, j, t_tail)
+        v, each, size, w = lanes(c), lanes(c), lanes(c), lanes(c)
+        at, end = np.int32(but - j), np.int32(n - j)
         for k in range(LANES):
+            away = right[k] - hi
+            d = away - lo
             p = left[k] * c
-            away = abs(right[k] - hi)
+            v[k] = fma(p * d, a, fma(p, b, g * d))
             w[k] = abs(fma(p, a, g))
-            size = fma(abs(p), abs(b), w[k] * away)
-            each[k] = cast(0.0, c) if j + k == but else size
-            term = np.float64(p * away)
-            moved[k] = fma(term, term, moved[k])
-        raised(each, own, own)
+            size[k] = fma(p, abs(b), w[k] * abs(away))
+            left_out = (np.int32(k) == at) | (np.int32(k) >= end)
+            each[k] = zero if left_out else v[k]
+            size[k] = zero if left_out else size[k]
+        raised_to_size(each, top, top)
+        raised(size, own, own)
         raised(w, weight, weight)
-    squares, top = fold(moved), fold_max(own)
-    root = 1.6 * np.sqrt(squares)
-    if top > cast(0.0, c) and not cast(0.0, 1.0) < squares < np.inf:
-        root = np.inf
-    return top, fold_max(weight), cast(root, c)
+        scaled(v, inv, v)
+        store(v, part(o, j))
+    return fold_max(top), fold_max(own), fold_max(weight)
 
 
 @leaf
-def largest(x: Array, n: int) -> Any:
-    """The largest magnitude of n elements, where none is NaN."""
+def spread(e: Array, e_tail: int, c: Any, t: Array, t_tail: int, hi: Any) -> Any:
+    """How wrong the sum of p (t - hi) may be, p = c e, beside the rounding of one term: no more than the sum
+    of all magnitudes; and, since roundings are independent of each other, some root of the sum of squares.
+    Terms, of float64 too, are rounded 0.6 units rms; one may be off by two units, and this allows for five
+    times the rms. Squares that the type does not hold say nothing. The maximum's e, 1, is exact.
+    """
     wide()
-    m = lanes(x[0])
-    for j in range(0, n - LANES + 1, LANES):
-        raised_to_size(part(x, j), m, m)
-    top = fold_max(m)
-    for j in range(n // LANES * LANES, n):
-        top = max(top, abs(x[j]))
-    return top
+    moved, sizes, one, zero = lanes(c), lanes(c), cast(1.0, c), cast(0.0, c)
+    for j in range(0, e.size, LANES):
+        left, right = piece(e, j, e_tail), piece(t, j, t_tail)
+        for k in range(LANES):
+            term = zero if left[k] == one else left[k] * c * (right[k] - hi)
+            moved[k] = fma(term, term, moved[k])
+            sizes[k] += abs(term)
+    squares, size, least = fold(moved), fold(sizes), cast(1e-36 if itemsize(c) == 4 else 1e-300, c)
+    return min(cast(1.6, c) * np.sqrt(squares), size) if least < squares < np.inf else size
 
 
 @leaf

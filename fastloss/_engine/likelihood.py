@@ -21,7 +21,6 @@ from fastloss._engine.vector import (
     added,
     cast,
     chosen,
-    fence,
     fma,
     fold,
     itemsize,
@@ -148,6 +147,7 @@ def cross_entropy_rows(
     k A (diag(p) - p p')/T^2. `t` is the tangent, or with smoothing the class weights. Derivatives are
     exactly 0 if the denominator is 0.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
     xg, tg = blocks.geometry(xg_at), blocks.geometry(tg_at)
     og, cg = blocks.geometry(og_at), blocks.geometry(cg_at)
@@ -256,8 +256,7 @@ def cross_entropy_rows(
                     to, og, streamed,
                 )
     rows.pay_all(columns, owed_at, owed, maxima, og, streamed, mine, inv)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # What it keeps of each row of a batch; by compute type what comes from arrays of it, else float64.
@@ -395,6 +394,7 @@ def cross_entropy_across(
 
     Targets are read once, and what is no class is an ignored row: they may be the caller's own.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
     xg, yg, og = blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at)
     mine = work + w * stride
@@ -507,8 +507,7 @@ def cross_entropy_across(
             else:
                 one[0] = cast(exact[k], inv)
                 blocks.put(one, 1, there, og, int(y[k]), 0)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------

@@ -32,7 +32,6 @@ from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
 from fastloss._engine.vector import (
     LANES,
     cast,
-    fence,
     fma,
     fold,
     lanes,
@@ -573,6 +572,7 @@ def entropy_rows(
     out: int, og_at: int, streamed: int,
 ) -> None:
     """values[i] = the entropy of row i; where `wanted` its gradient times rates[i]."""
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine, count = work + w * stride, blocks.segments(columns)
     none = cast(-np.inf, zero)
@@ -604,8 +604,7 @@ def entropy_rows(
             o = view(blocks.buffer(mine, O_BLOCK, zero), part_of.size, zero)
             entropy_slopes(part_of, cast(m, zero), cast(u / s, zero), cast(-rates[i] / s, zero), o)
             blocks.put(o, n, to, og, j, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 @leaf
@@ -685,6 +684,7 @@ def pair_rows(
     """values[i] = the divergence of rows i; where `wanted` both gradients times rates[i], instead of the
     value of JS.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, yg, og, og2 = (
         blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at), blocks.geometry(og2_at)
     )
@@ -754,8 +754,7 @@ def pair_rows(
                 )
             blocks.put(o, size, to, og, j, streamed)
             blocks.put(o2, size, to2, og2, j, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- bound to its arguments -----------------------------------------------------------------
@@ -836,7 +835,9 @@ class BoundLogits:
             into_given and all(blocks.streamed(a, b) for a, b in zip(results, inputs, strict=True))
         )
         inv = self.compute.type(rows.reciprocal(self.temperature, self.compute))
-        states, joined = np.zeros(((n if split else workers) * count, STATE)), np.zeros((workers, STATE))
+        states = blocks.apart((n if split else workers) * count, STATE, arrays.F64)
+        joined = blocks.apart(workers, STATE, arrays.F64)
+        states[...] = joined[...] = 0.0
         args: list[Any] = []
         for array, lies in placed:
             args += [arrays.address(array), lies.geometry]

@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, cast
 
+import numpy as np
+
 from fastloss._engine import arrays, blocks, launch
 from fastloss._engine.arrays import DIRECT, STRIDE, Array
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
-from fastloss._engine.vector import LANES, fence, lanes, store, view, wide
+from fastloss._engine.vector import LANES, lanes, store, view, wide
 
 Formula = Callable[[Any], Any]
 
@@ -51,6 +53,7 @@ def map_values(
     w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg_at: int, out: int, og_at: int, streamed: int,
 ) -> None:
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     count = blocks.segments(columns)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
@@ -69,14 +72,14 @@ def map_values(
             values(part, o)
             if not in_place:
                 blocks.put(o, m, to, og, j, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 def map_products(
     w: int, workers: int, first: int, last: int, columns: int, work: int, stride: int, zero: Any,
     x: int, xg_at: int, t: int, tg_at: int, out: int, og_at: int, streamed: int,
 ) -> None:
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     count = blocks.segments(columns)
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
     mine = work + w * stride
@@ -98,8 +101,7 @@ def map_products(
             products(part, beside, o)
             if not in_place:
                 blocks.put(o, m, to, og, j, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 class Pointwise:

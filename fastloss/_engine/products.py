@@ -6,7 +6,7 @@ results are rounded. Rows whose results are so small beside their terms that eve
 are made again by `twofold`.
 
 A row has the same bits wherever it lies, since no other code makes softmax's and log_softmax's products of
-rows so short (those of cross_entropy are `rows.finish_wide`'s).
+rows so short (those of cross_entropy are `few`'s).
 """
 
 from __future__ import annotations

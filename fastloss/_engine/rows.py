@@ -36,6 +36,7 @@ from fastloss._engine.blocks import (
     Scratch,
     W,
     ahead_of,
+    apart,
     block,
     buffer,
     load_padded,
@@ -53,6 +54,7 @@ from fastloss._engine.leaves import (
     LOGITS,
     PROBS,
     affine,
+    affine_watched,
     blended,
     block_max,
     curve,
@@ -61,12 +63,11 @@ from fastloss._engine.leaves import (
     exp_sum,
     exp_sum_peak,
     index_of,
-    largest,
     own_sum,
     scale,
     shift,
+    spread,
     sum_of,
-    terms,
     weigh,
 )
 from fastloss._engine.strips import Place, Side
@@ -97,7 +98,7 @@ def exponentials(x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ah
     if holds == LOGITS and m != -np.inf:
         return np.float64(exp_sum(x, tail, m, inv, e, ahead))
     if holds == LOG_PROBS:
-        return exp_each(x, e)
+        return exp_each(x, tail, e)
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
     return 0.0
 
@@ -247,7 +248,8 @@ def walk(
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
-        x = ragged(row, g, j, n, fill, x_block) if companion == ALONE else block(row, g, j, n, fill, x_block)
+        loose = companion in (ALONE, TANGENTS)  # whose loops take what fills no lanes from elsewhere
+        x = ragged(row, g, j, n, fill, x_block) if loose else block(row, g, j, n, fill, x_block)
         ahead = ahead_of(row, g, j, x)
         if j <= spot < j + n:
             load_padded(row + j * g[STRIDE], g, n, fill, x_block)
@@ -288,7 +290,9 @@ def walk(
             pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion in (TANGENTS, COTANGENTS):
-            t = block(other, og, j, n, zero, t_block)
+            t = (
+                ragged(other, og, j, n, zero, t_block) if loose else block(other, og, j, n, zero, t_block)
+            )
             t_ahead = ahead_of(other, og, j, t)
             if grown:
                 at = index_of(x, m)
@@ -298,7 +302,9 @@ def walk(
             if companion == COTANGENTS:
                 v += sum_of(t, t_ahead)
             else:
-                du, ds = dot_sum(exps, t, c, ahead if holds == PROBS else 0, t_ahead)
+                du, ds = dot_sum(
+                    exps, x_block, t, t_block, c, ahead if holds == PROBS else 0, t_ahead
+                )
                 u, low = two_sum(u, np.float64(du))
                 u_low += low
                 if holds == PROBS:  # exps is x, and nobody has summed it yet
@@ -327,7 +333,54 @@ def walk(
 
 
 @leaf
+def walk_block(
+    row: int, g: Array, n: int, inv: Any, keep: int, work: int, maxima: Array, slot: int, state: Array,
+    owed_at: Array, owed: Array, owed_g: Array, streamed: int,
+) -> None:
+    """`walk` of n logits of one block: a row of a thousand takes a third less time without what long ones
+    need.
+    """
+    outlined()
+    tail = buffer(work, X_BLOCK, inv)
+    x, exps = ragged(row, g, 0, n, cast(-np.inf, inv), tail), kept(work, keep, 0, n, inv)
+    ahead = ahead_of(row, g, 0, x)
+    m = block_max(x, tail)
+    if owed_at[TO]:
+        pay(0, n, owed_at, owed, maxima[owed_at[SLOT], 0], owed_g, streamed, work, inv)
+        owed_at[TO] = 0
+    r = 0.0
+    if m == -np.inf:
+        pad(exps, 0, cast(0.0, inv))
+    else:
+        r = np.float64(exp_sum_peak(x, tail, m, inv, exps, ahead))
+    maxima[slot, 0] = m
+    state[:] = 0.0
+    state[M], state[R] = m, np.nan if m == np.inf else r
+
+
+@inline
 def walk_segments(
+    row: int, g: Array, columns: int, k0: int, k1: int, holds: int, inv: Any,
+    other: int, og: Array, companion: int, blend: Array, spot: int, value: Any,
+    keep: int, work: int, maxima: Array, slot: int, parts: Array,
+    owed_at: Array, owed: Array, owed_g: Array, streamed: int,
+) -> None:
+    """parts[slot count + k] = the state of segment k, for k0 <= k < k1, of `count`. What is owed of them is
+    paid.
+    """
+    if columns <= BLOCK and holds == LOGITS and companion == ALONE and spot < 0:
+        walk_block(
+            row, g, columns, inv, keep, work, maxima, slot, parts[slot], owed_at, owed, owed_g, streamed
+        )
+    else:
+        walk_long(
+            row, g, columns, k0, k1, holds, inv, other, og, companion, blend, spot, value, keep, work,
+            maxima, slot, parts, owed_at, owed, owed_g, streamed,
+        )
+
+
+@leaf
+def walk_long(
     row: int, g: Array, columns: int, k0: int, k1: int, holds: int, inv: Any,
     other: int, og: Array, companion: int, blend: Array, spot: int, value: Any,
     keep: int, work: int, maxima: Array, slot: int, parts: Array,
@@ -421,34 +474,35 @@ def power(a: float, b: float, inv: float) -> float:
     return e
 
 
-@inline
-def is_wide(columns: int, like: Any) -> bool:
-    """Whether products of a row are made in a wider type than they are of."""
-    return bool(columns <= BLOCK and itemsize(like) == 4)
-
-
 @leaf
-def finish_wide(
+def finish_again(
     row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array,
-    blend: Array, work: int,
-    mode: int, a: float, gt: float, spot: int, extra: Pair, out: int, outg: Array, streamed: int,
+    blend: Array, work: int, mode: int, origin: float, m: float, a: float, gt: float, spot: int, extra: Pair,
+    exact: Any, out: int, outg: Array, streamed: int,
 ) -> None:
-    """Write the products of a row of one block, FORWARD or in REVERSE, in float64 until they are rounded."""
+    """Write the products of a row of one block whose terms cancel, FORWARD or in REVERSE, from a, gt and t
+    with `extra` added in column `spot` alone: of float32 in float64 vectors, and where those have not the
+    digits, and of float64, by `twofold`.
+    """
     outlined()
     x = block(
         row, g, 0, n, cast(0.0 if holds == PROBS else -np.inf, inv), buffer(work, X_BLOCK, inv)
     )
     t = beside(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv), blend)
-    e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
-    top = block_max(x, 0)
-    m, peak, reverse = np.float64(top), index_of(x, top), mode == REVERSE
-    if twofold.wide_products(
-        x, holds, m, peak, 1.0 / temperature, t, n, reverse, a, gt, spot, extra[0] + extra[1], e, d, o
-    ):
-        twofold.products(
-            x, holds, m, temperature, t, n, np.float64(t[peak]), not reverse, a, gt, spot, extra, o
+    reverse, doubtful = mode == REVERSE, True
+    if itemsize(inv) == 4:
+        e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
+        top = block_max(x, 0)
+        m, peak = np.float64(top), index_of(x, top)
+        origin = np.float64(t[peak])
+        doubtful = twofold.wide_products(
+            x, holds, m, peak, 1.0 / temperature, t, n, reverse, a, gt, spot, extra[0] + extra[1], e, d, o
         )
+    elif 0 <= spot < n:
+        o[spot] = exact
+    if doubtful:
+        twofold.products(x, holds, m, temperature, t, n, origin, not reverse, a, gt, spot, extra, o)
     put(o, n, out, outg, 0, streamed)
 
 
@@ -461,9 +515,8 @@ def finish(
 ) -> None:
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
 
-    `doubt` is the size of the terms whose difference is `exact`. Products of a short row are made from a, gt
-    and t with `extra` added at `spot` alone: in a wider type, or where their terms cancel everywhere by
-    `twofold`.
+    `doubt` is the size of the terms whose difference is `exact`. Products of a row of one block whose terms
+    cancel everywhere are made by `finish_again`, from `extra` at `spot`.
     """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
@@ -475,12 +528,12 @@ def finish(
     top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
     seen = cast(np.nan, inv)
     p_of_e, own_a, own_g = zero, cast(a, inv), cast(gt, inv)
-    if mode >= FORWARD and is_wide(columns, inv):
-        finish_wide(
-            row, g, columns, holds, inv, temperature, other, og, blend, work, mode, a, gt, spot, extra, out,
-            outg, streamed,
-        )
-        return
+    origin = hi
+    if mode == FORWARD:
+        # Measured from nearest <p, t> the differences are as right as <p, t> is.
+        near, left = two_sum(hi, lo)
+        if abs(near) < np.inf:
+            hi, lo = near, left
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         if mode == SCALE:
@@ -502,7 +555,7 @@ def finish(
             exps = kept(work, keep, j, n, inv)
             mj = maxima[j // BLOCK] if holds == LOGITS else zero
             if holds == PROBS:
-                exps = block(row, g, j, n, fill, x_block)
+                exps = ragged(row, g, j, n, fill, x_block) if watched else block(row, g, j, n, fill, x_block)
             elif not keep:
                 exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
             # p = exps * exp((mj - m) inv) / s
@@ -515,33 +568,39 @@ def finish(
             if mode == CURVE:
                 curve(exps, p_of_e, b, rest, inv, o, past)
             else:
-                t = beside(other, og, j, n, hi, t_block, blend)
-                affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
+                if watched and not blend.size:
+                    t = ragged(other, og, j, n, hi, t_block)
+                else:
+                    t = beside(other, og, j, n, hi, t_block, blend)
+                if watched:
+                    largest, own, weight = affine_watched(
+                        exps, x_block, p_of_e, t, t_block, n, hi, lo, own_a, b, own_g, inv, spot, o
+                    )
+                    if mode == FORWARD:
+                        # What is wrong with e moves the mean by its share of e (t - <p, t>), and the sum of e
+                        # is rounded, too; of what is given only products are, which float64 has whole.
+                        moved = cast(0.5, inv) * abs(hi - origin)
+                        if holds != PROBS or itemsize(inv) == 8:
+                            share = cast(0.5 if holds == PROBS else 1.0, inv)
+                            from_ = hi if holds == LOGITS else origin
+                            moved += share * spread(exps, x_block, p_of_e, t, t_block, from_)
+                        own += weight * moved
+                    if j <= spot < j + n:
+                        largest = max(largest * inv, abs(exact))
+                    else:
+                        largest *= inv
+                    if twofold.CANCELLED_FAR * np.float64(largest) < np.float64(max(own * inv, doubt)):
+                        finish_again(
+                            row, g, n, holds, inv, temperature, other, og, blend, work, mode,
+                            np.float64(origin), m, a, gt, spot, extra, exact, out, outg, streamed,
+                        )
+                        continue
+                else:
+                    affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
         if j <= spot < j + n:
             o[spot - j] = exact
-        if watched:
-            own, weight, moved = terms(exps, p_of_e, t, hi, own_a, b, own_g, spot)
-            if mode == FORWARD:
-                own += weight * (moved + cast(0.5, inv) * abs(lo))  # the sum of p is rounded, too
-            if twofold.in_doubt(np.float64(largest(o, n)), np.float64(max(own * inv, doubt)), inv):
-                twofold.products(
-                    block(row, g, 0, n, fill, x_block), holds, m, temperature, t, n, np.float64(hi),
-                    mode == FORWARD, a, gt, spot, extra, o,
-                )
         if not in_place:
             put(o, n, out, outg, j, streamed)
-
-
-@leaf
-def wide_mean(row: int, g: Array, n: int, inv: Any, other: int, og: Array, work: int) -> float:
-    """<softmax(x), t> of a row of one block, in float64."""
-    outlined()
-    x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
-    t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
-    e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
-    top = block_max(x, 0)
-    mean, doubtful = twofold.wide_mean(x, np.float64(top), index_of(x, top), t, n, e, d)
-    return float(twofold.mean(x, np.float64(top), t, n) if doubtful else mean)
 
 
 @leaf
@@ -553,19 +612,23 @@ def sum_where_terms_cancel(
     made with twice the digits where it is small beside its terms. c is the tangent at the maximum.
     """
     outlined()
-    zero = cast(0.0, inv)
     size = abs(m)
     if companion == TANGENTS:
         x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
-        t = block(other, og, 0, n, zero, buffer(work, T_BLOCK, inv))
+        t = block(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv))
         exps = view(buffer(work, E, inv), padded(n), inv)
         p_of_e = cast(1.0 / mass(LOGITS, m, r), inv)
-        size = np.float64(terms(exps, p_of_e, t, cast(c, inv), zero, zero, zero, -1)[2])
+        size = np.float64(spread(exps, 0, p_of_e, t, 0, cast(c, inv)))
         size += 0.5 * abs(result - c)  # the sum of p is rounded, too
     if not twofold.CANCELLED * abs(result) < size:
         return result
     x = block(row, g, 0, n, cast(-np.inf, inv), buffer(work, X_BLOCK, inv))
     if companion == TANGENTS:
+        if itemsize(inv) == 4:
+            e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
+            mean, doubtful = twofold.wide_mean(x, m, index_of(x, cast(m, inv)), t, n, e, d)
+            if not doubtful:
+                return float(mean)
         return twofold.mean(x, m, t, n)
     if itemsize(inv) == 4:  # a float64 has the digits, unless nearly all of them go
         rest, left_out = 0.0, False  # but one element at the maximum, as R is
@@ -610,12 +673,11 @@ class Plan:
         size = (E * BLOCK + LANES) * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
         self._scratch = Scratch(self._workers, size)
         slots = n if split else 2 * self._workers
-        maxima = np.empty((slots, -(-columns // BLOCK)), dtype)
-        parts = np.empty((slots * count, STATE))
+        maxima, parts = apart(slots, -(-columns // BLOCK), dtype), apart(slots * count, STATE, F64)
         self._dtype = dtype
         self._args = Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
-            np.empty((self._workers, 4), np.int64), np.empty((self._workers, 4)),
+            apart(self._workers, 4, np.dtype(np.int64)), apart(self._workers, 4, F64),
         ))
 
     def sides(self, *seen: Place, made: tuple[Place, ...] = ()) -> list[Side]:

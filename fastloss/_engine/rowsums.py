@@ -34,7 +34,7 @@ from fastloss._engine.elementwise import (
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
 from fastloss._engine.leaves import scale
-from fastloss._engine.vector import LANES, added, fence, fold, itemsize, lanes, part, view, wide
+from fastloss._engine.vector import LANES, added, fold, itemsize, lanes, part, view, wide
 
 Formula = Callable[[Any, Any], Any]
 
@@ -141,6 +141,7 @@ def map_terms(
     """out = the terms of x times `unit`; not made where they belong where x is there, or they are
     streamed: `apart`.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
     scratch = mine + O_BLOCK * BLOCK * itemsize(unit)
@@ -152,8 +153,7 @@ def map_terms(
             scale(o, unit, o, 0)
             if o.ctypes.data == scratch:
                 scatter(o, n, out, og, oc, f, streamed)
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 class Terms:

@@ -13,7 +13,7 @@ from fastloss._engine.curved import GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Cu
 from fastloss._engine.elementary import log1p
 from fastloss._engine.jit import leaf
 from fastloss._engine.kernels import kernel
-from fastloss._engine.vector import LANES, cast, fence, view
+from fastloss._engine.vector import LANES, cast, lanes, view
 
 
 @leaf
@@ -48,6 +48,7 @@ def soft_cross_entropy_rows(
     A = sum(q) and k the row's sample weight over the denominator of the reduction: gradient
     k (A p - q)/T, Hessian k A (diag(p) - p p')/T^2. Derivatives are exactly 0 if the denominator is 0.
     """
+    streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0])  # 1/T, in the compute type
     xg, qg, tg = blocks.geometry(xg_at), blocks.geometry(qg_at), blocks.geometry(tg_at)
     og, cg = blocks.geometry(og_at), blocks.geometry(cg_at)
@@ -126,8 +127,7 @@ def soft_cross_entropy_rows(
                     -1 if m == -np.inf else peak, cast(exact, inv), cast(abs(doubt), inv), (0.0, 0.0),
                     to, og, streamed,
                 )
-    if streamed:
-        fence()
+    blocks.settle(streamed)
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------

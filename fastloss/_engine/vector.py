@@ -429,6 +429,50 @@ def byteswap(tyctx: Any, i: Any) -> Any:
     return i(i), codegen
 
 
+def _masked(context: Any, builder: Any, array_type: Any, array: Any, n: Any) -> Any:
+    """(type, address, alignment) of LANES numbers of an array as a vector, and which are the first n."""
+    element, size = _llvm(context, array_type)
+    vector, index = ir.VectorType(element, LANES), ir.IntType(32)
+    order = ir.Constant(ir.VectorType(index, LANES), list(range(LANES)))
+    first = builder.icmp_unsigned("<", order, _splat(builder, builder.trunc(n, index), order.type))
+    return vector, _pointer(context, builder, array_type, array, vector), index(size), first
+
+
+def _on_masked(builder: Any, name: str, vector: Any, to: Any, args: Any) -> Any:
+    function = ir.FunctionType(to, [each.type for each in args])
+    name = f"llvm.masked.{name}.v{LANES}{vector.element.intrinsic_name}.p0"
+    return builder.call(builder.module.declare_intrinsic(name, (), function), args)
+
+
+@instruction
+def first_of(tyctx: Any, x: Any, n: Any, fill: Any, to: Any) -> Any:
+    """to[:LANES] = the first n < LANES numbers of x, then `fill`; nothing beyond them is read."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, pointer, align, first = _masked(context, builder, x, args[0], args[1])
+        rest = _splat(builder, args[2], vector)
+        stored(
+            context, builder, to, args[3],
+            _on_masked(builder, "load", vector, vector, [pointer, align, first, rest]),
+        )
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, x.dtype, to), codegen
+
+
+@instruction
+def put_first(tyctx: Any, v: Any, n: Any, to: Any) -> Any:
+    """to[:n] = v[:n], n < LANES; nothing beyond them is written."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, pointer, align, first = _masked(context, builder, to, args[2], args[1])
+        numbers = loaded(context, builder, v, args[0])
+        _on_masked(builder, "store", vector, ir.VoidType(), [numbers, pointer, align, first])
+        return context.get_dummy_value()
+
+    return types.void(v, types.intp, to), codegen
+
+
 @instruction
 def prefetch(tyctx: Any, x: Any, j: Any) -> Any:
     """Ask for the cache lines of elements j to j + LANES - 1 of x or past its end: none faults."""
