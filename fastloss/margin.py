@@ -113,13 +113,13 @@ def hinge_sums(
                 blocks.pad(o, n, zero)
             if j <= y < j + n:
                 o[y - j] = zero
-            total += leaves.sum_of(o, 0)
+            total += leaves.sum_of(o, 0, 0)
             if wanted:
                 if n < o.size:
                     blocks.pad(g, n, zero)
                 if j <= y < j + n:
                     g[y - j] = zero
-                pull += leaves.sum_of(g, 0)
+                pull += leaves.sum_of(g, 0, 0)
                 blocks.put(g, n, to, og, j, streamed)
         losses[i] = total
         if wanted:

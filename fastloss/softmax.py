@@ -44,6 +44,12 @@ def map_rows(
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         keep = rows.keep_at(mine, room, turn, inv)
+        if mode >= rows.FORWARD and columns <= blocks.BLOCK:
+            rows.multiply_block(
+                row, xg, columns, holds, inv, temperature, other, tg, mine, mode, a, g,
+                blocks.row_address(out, og, i), og, streamed,
+            )
+            continue
         if phase != rows.FINISH:
             rows.walk_segments(
                 row, xg, columns, k0, k1, holds, inv, other, tg, companion, view(0, 0, inv), -1, inv,
@@ -53,19 +59,11 @@ def map_rows(
             m, r, u, v, c, peak = rows.merged(
                 parts, slot * count, count, holds, companion, inv
             )
-            hi, lo, spot, exact, doubt = 0.0, 0.0, -1, 0.0, 0.0
-            bi = 1.0 if mode == rows.SCALE else 0.0
-            if mode == rows.FORWARD:
-                hi, lo = c, rows.middle(holds, m, r, u)
-                if holds != leaves.LOGITS and r == 0.0:  # no mass: the mean is 0
-                    hi = 0.0
-            elif mode == rows.REVERSE:
-                bi = -g * v
-                # t_j - p_j sum(t) where p_j may be nearly 1
-                spot = -1 if m == -np.inf else peak
-                p, q = rows.odds(holds, m, r)
-                exact = np.float64(inv) * g * (c * q - p * (v - c))
-                doubt = np.float64(inv) * abs(g) * (abs(c) * q + p * (abs(v) + abs(c)))
+            hi, lo, bi, spot, exact, doubt = 0.0, 0.0, 1.0 if mode == rows.SCALE else 0.0, -1, 0.0, 0.0
+            if mode >= rows.FORWARD:
+                hi, lo, bi, spot, exact, doubt = rows.product_of(
+                    mode, holds, m, r, u, v, c, peak, g, np.float64(inv)
+                )
             if per_row.size:
                 bi *= per_row[i]
             to = blocks.row_address(out, og, i)

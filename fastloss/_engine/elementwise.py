@@ -300,7 +300,7 @@ def reduce_blocks(
                     scatter(gb, n, grad, gg, gc, f, streamed)
             if n < o.size:
                 blocks.pad(o, n, zero)
-            total += dot_sum(o, 0, sb, 0, zero, 0, 0)[0] if weights else sum_of(o, 0)
+            total += dot_sum(o, 0, sb, 0, zero, 0, 0)[0] if weights else sum_of(o, 0, 0)
             if out:
                 if weights:
                     weighted(o, sb)

@@ -138,13 +138,15 @@ def fold_sum(total: Array, low: Array, like: Any) -> Any:
 
 
 @leaf
-def sum_of(x: Array, ahead: int) -> Any:
-    """The sum of x, in float64, and of float64 to its last digits."""
+def sum_of(x: Array, tail: int, ahead: int) -> Any:
+    """The sum of x, in float64, and of float64 to its last digits. What of it fills no lanes lies padded at
+    `tail`.
+    """
     wide()
     total, low = lanes(1.0), lanes(1.0)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
-        add_lanes(part(x, j), total, low)
+        add_lanes(piece(x, j, tail), total, low)
     return fold_sum(total, low, x[0])
 
 
@@ -267,37 +269,73 @@ def affine(
         emit(v, o, j, streamed)
 
 
+@inline
+def leave_out(sizes: Array, first: int, last: int) -> None:
+    """sizes[k] = 0 for k < first and k >= last, of LANES numbers."""
+    low, high = np.int32(first), np.int32(last)
+    for k in range(LANES):
+        within = (np.int32(k) >= low) & (np.int32(k) < high)
+        sizes[k] = sizes[k] if within else cast(0.0, sizes[0])
+
+
 @leaf
-def affine_watched(
-    e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, hi: Any, lo: Any, a: Any, b: Any, g: Any,
-    inv: Any, but: int, o: Array,
+def forward_watched(
+    e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, hi: Any, lo: Any, a: Any, g: Any, inv: Any,
+    o: Array,
 ) -> Any:
-    """`affine` of n numbers, what fills no lanes lying padded at the tails; and how large results and terms
-    are, but in column `but` and before `inv`: the largest magnitude, the largest |p b| + |w (t - hi)| with
-    w = a p + g, and the largest |w|. None is NaN.
+    """o = (a p + g) d inv with p = c e and d = (t - hi) - lo, of n numbers; the largest |(a p + g) d| and
+    |a p + g|. What fills no lanes lies padded at the tails. None is NaN.
     """
     wide()
-    top, own, weight, zero = lanes(c), lanes(c), lanes(c), cast(0.0, c)
+    top, weight = lanes(c), lanes(c)
     for j in range(0, e.size, LANES):
         left, right = piece(e, j, e_tail), piece(t, j, t_tail)
-        v, each, size, w = lanes(c), lanes(c), lanes(c), lanes(c)
-        at, end = np.int32(but - j), np.int32(n - j)
+        v, w = lanes(c), lanes(c)
         for k in range(LANES):
-            away = right[k] - hi
-            d = away - lo
-            p = left[k] * c
-            v[k] = fma(p * d, a, fma(p, b, g * d))
-            w[k] = abs(fma(p, a, g))
-            size[k] = fma(p, abs(b), w[k] * abs(away))
-            left_out = (np.int32(k) == at) | (np.int32(k) >= end)
-            each[k] = zero if left_out else v[k]
-            size[k] = zero if left_out else size[k]
-        raised_to_size(each, top, top)
-        raised(size, own, own)
-        raised(w, weight, weight)
-        scaled(v, inv, v)
-        store(v, part(o, j))
-    return fold_max(top), fold_max(own), fold_max(weight)
+            w[k] = fma(left[k] * c, a, g)
+            v[k] = w[k] * ((right[k] - hi) - lo)
+        each = lanes(c)
+        scaled(v, inv, each)
+        store(each, part(o, j))
+        if j + LANES > n:
+            leave_out(v, 0, n - j)
+        raised_to_size(v, top, top)
+        raised_to_size(w, weight, weight)
+    return fold_max(top), fold_max(weight)
+
+
+@leaf
+def reverse_watched(
+    e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, b: Any, g: Any, inv: Any, but: int, o: Array
+) -> Any:
+    """o = (g t + b p) inv with p = c e, likewise; the largest |g t + b p| and |g t| + |b p|, but in column
+    `but`.
+    """
+    wide()
+    top, own = lanes(c), lanes(c)
+    for j in range(0, e.size, LANES):
+        left, right = piece(e, j, e_tail), piece(t, j, t_tail)
+        v, size = lanes(c), lanes(c)
+        for k in range(LANES):
+            p, pull = left[k] * c, g * right[k]
+            v[k] = fma(p, b, pull)
+            size[k] = fma(p, abs(b), abs(pull))
+        each = lanes(c)
+        scaled(v, inv, each)
+        store(each, part(o, j))
+        if j <= but < j + LANES or j + LANES > n:
+            low, high = lanes(c), lanes(c)
+            for sizes, largest in ((v, top), (size, own)):
+                store(sizes, low)
+                store(sizes, high)
+                leave_out(low, 0, min(but, n) - j if but >= j else 0)
+                leave_out(high, but + 1 - j, n - j)
+                raised_to_size(low, largest, largest)
+                raised_to_size(high, largest, largest)
+        else:
+            raised_to_size(v, top, top)
+            raised(size, own, own)
+    return fold_max(top), fold_max(own)
 
 
 @leaf

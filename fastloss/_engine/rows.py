@@ -54,7 +54,6 @@ from fastloss._engine.leaves import (
     LOGITS,
     PROBS,
     affine,
-    affine_watched,
     blended,
     block_max,
     curve,
@@ -62,8 +61,10 @@ from fastloss._engine.leaves import (
     exp_each,
     exp_sum,
     exp_sum_peak,
+    forward_watched,
     index_of,
     own_sum,
+    reverse_watched,
     scale,
     shift,
     spread,
@@ -248,7 +249,7 @@ def walk(
     peak = 0
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
-        loose = companion in (ALONE, TANGENTS)  # whose loops take what fills no lanes from elsewhere
+        loose = companion <= COTANGENTS  # whose loops take what fills no lanes from elsewhere
         x = ragged(row, g, j, n, fill, x_block) if loose else block(row, g, j, n, fill, x_block)
         ahead = ahead_of(row, g, j, x)
         if j <= spot < j + n:
@@ -300,7 +301,7 @@ def walk(
                 c = t[at]
                 peak = j + at
             if companion == COTANGENTS:
-                v += sum_of(t, t_ahead)
+                v += sum_of(t, t_block, t_ahead)
             else:
                 du, ds = dot_sum(
                     exps, x_block, t, t_block, c, ahead if holds == PROBS else 0, t_ahead
@@ -475,21 +476,19 @@ def power(a: float, b: float, inv: float) -> float:
 
 
 @leaf
-def finish_again(
+def make_again(
     row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array,
     blend: Array, work: int, mode: int, origin: float, m: float, a: float, gt: float, spot: int, extra: Pair,
-    exact: Any, out: int, outg: Array, streamed: int,
+    o: Array,
 ) -> None:
-    """Write the products of a row of one block whose terms cancel, FORWARD or in REVERSE, from a, gt and t
-    with `extra` added in column `spot` alone: of float32 in float64 vectors, and where those have not the
-    digits, and of float64, by `twofold`.
+    """Products of a row of one block whose terms cancel, from a, gt and t with `extra` added in column `spot`
+    alone: of float32 in float64 vectors, and where those have not the digits, and of float64, by `twofold`.
     """
     outlined()
     x = block(
         row, g, 0, n, cast(0.0 if holds == PROBS else -np.inf, inv), buffer(work, X_BLOCK, inv)
     )
     t = beside(other, og, 0, n, cast(0.0, inv), buffer(work, T_BLOCK, inv), blend)
-    o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
     reverse, doubtful = mode == REVERSE, True
     if itemsize(inv) == 4:
         e, d = view(buffer(work, W, inv), padded(n), 0.0), view(buffer(work, D, inv), padded(n), 0.0)
@@ -499,16 +498,120 @@ def finish_again(
         doubtful = twofold.wide_products(
             x, holds, m, peak, 1.0 / temperature, t, n, reverse, a, gt, spot, extra[0] + extra[1], e, d, o
         )
-    elif 0 <= spot < n:
-        o[spot] = exact
     if doubtful:
         twofold.products(x, holds, m, temperature, t, n, origin, not reverse, a, gt, spot, extra, o)
-    put(o, n, out, outg, 0, streamed)
+
+
+@inline
+def nearest(hi: Any, lo: Any) -> Any:
+    """(<p, t> = hi + lo, rounded; the rest), where that is finite: measured from there differences are as
+    right as <p, t> is.
+    """
+    near, rest = two_sum(hi, lo)
+    return (near, rest) if abs(near) < np.inf else (hi, lo)
 
 
 @leaf
-def finish(
-    row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
+def finish_block(
+    row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, exps: Array, other: int, og: Array,
+    blend: Array, work: int, m: float, r: float, mode: int, c: Any, lo: Any, a: float, b: Any, gt: float,
+    spot: int, exact: Any, doubt: Any, extra: Pair, out: int, outg: Array, streamed: int,
+) -> None:
+    """`finish` of products of a row of one block. The ends of what lies in the row may be in X_BLOCK."""
+    outlined()
+    x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
+    o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
+    p_of_e, own_a, own_g = cast(1.0, inv), cast(a, inv), cast(gt, inv)
+    if holds == LOGITS:
+        p_of_e = cast(1.0 / mass(holds, m, r) if abs(m) < np.inf else np.nan, inv)
+    if blend.size:
+        t = beside(other, og, 0, n, cast(0.0, inv), t_block, blend)
+    else:
+        t = ragged(other, og, 0, n, cast(0.0, inv), t_block)
+    if mode == FORWARD:
+        hi, rest = nearest(c, lo)
+        top, weight = forward_watched(
+            exps, x_block, p_of_e, t, t_block, n, hi, rest, own_a, own_g, inv, o
+        )
+        # What is wrong with e moves the mean by its share of e (t - <p, t>), and the sum of e is rounded,
+        # too; of what is given only products are, which float64 has whole.
+        moved = cast(0.5, inv) * abs(hi - c)
+        if holds != PROBS or itemsize(inv) == 8:
+            share = cast(0.5 if holds == PROBS else 1.0, inv)
+            moved += share * spread(exps, x_block, p_of_e, t, t_block, hi if holds == LOGITS else c)
+        own = top + weight * moved
+    else:
+        top, own = reverse_watched(exps, x_block, p_of_e, t, t_block, n, b, own_g, inv, spot, o)
+    largest, size = np.float64(top * inv), np.float64(own * inv)
+    if 0 <= spot < n:
+        o[spot] = exact
+        largest, size = max(largest, abs(np.float64(exact))), max(size, np.float64(doubt))
+    if twofold.CANCELLED_FAR * largest < size:
+        make_again(
+            row, g, n, holds, inv, temperature, other, og, blend, work, mode, np.float64(c), m, a, gt, spot,
+            extra, o,
+        )
+    put(o, n, out, outg, 0, streamed)
+
+
+@inline
+def product_of(
+    mode: int, holds: int, m: float, r: float, u: float, v: float, c: float, peak: int, g: float, inv: float
+) -> Any:
+    """(hi, lo, b, spot, exact, doubt), what `finish` is told of a row's products."""
+    if mode == FORWARD:
+        # No mass: the mean is 0.
+        hi = 0.0 if holds != LOGITS and r == 0.0 else c
+        return hi, middle(holds, m, r, u), 0.0, -1, 0.0, 0.0
+    # t_j - p_j sum(t) where p_j may be nearly 1
+    p, q = odds(holds, m, r)
+    exact = inv * g * (c * q - p * (v - c))
+    doubt = inv * abs(g) * (abs(c) * q + p * (abs(v) + abs(c)))
+    return 0.0, 0.0, -g * v, -1 if m == -np.inf else peak, exact, doubt
+
+
+@leaf
+def multiply_block(
+    row: int, g: Array, n: int, holds: int, inv: Any, temperature: float, other: int, og: Array, work: int,
+    mode: int, a: float, gt: float, out: int, outg: Array, streamed: int,
+) -> None:
+    """Write the products of a row of one block."""
+    outlined()
+    x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
+    x = ragged(row, g, 0, n, cast(0.0 if holds == PROBS else -np.inf, inv), x_block)
+    t = ragged(other, og, 0, n, cast(0.0, inv), t_block)
+    ahead, t_ahead = ahead_of(row, g, 0, x), ahead_of(other, og, 0, t)
+    exps = x if holds == PROBS else view(buffer(work, E, inv), padded(n), inv)
+    m, c, r, peak = block_max(x, x_block), cast(0.0, inv), 0.0, 0
+    if m != -np.inf:
+        peak = index_of(x, m)
+        c = t[peak]
+    if holds == LOGITS and m != -np.inf:
+        r = np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead))
+        if m == np.inf:
+            r = np.nan
+    elif holds != PROBS:
+        r = exponentials(x, x_block, holds, m, inv, exps, ahead)
+    u = v = 0.0
+    if mode == REVERSE:
+        v = sum_of(t, t_block, t_ahead)
+    else:
+        u, s = dot_sum(exps, x_block, t, t_block, c, ahead if holds == PROBS else 0, t_ahead)
+        if holds == PROBS:
+            r = s
+    top = np.float64(m)
+    hi, lo, b, spot, exact, doubt = product_of(
+        mode, holds, top, r, u, v, np.float64(c), peak, gt, np.float64(inv)
+    )
+    finish_block(
+        row, g, n, holds, inv, temperature, exps, other, og, view(0, 0, inv), work, top, r, mode,
+        cast(hi, inv), cast(lo, inv), a, cast(b, inv), gt, spot, cast(exact, inv), cast(doubt, inv),
+        (0.0, 0.0), out, outg, streamed,
+    )
+
+
+@leaf
+def finish(    row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
     other: int, og: Array, blend: Array, keep: int, work: int, maxima: Array, m: float, r: float,
     mode: int, hi: Any, lo: Any, a: float, b: Any, gt: float, spot: int, exact: Any, doubt: Any, extra: Pair,
     out: int, outg: Array, streamed: int,
@@ -516,7 +619,7 @@ def finish(
     """Write columns j0 to j1 - 1 of a row of results by `mode`, but `exact` at column `spot`.
 
     `doubt` is the size of the terms whose difference is `exact`. Products of a row of one block whose terms
-    cancel everywhere are made by `finish_again`, from `extra` at `spot`.
+    cancel everywhere are made again, from `extra` at `spot`.
     """
     outlined()
     fill = cast(0.0 if holds == PROBS else -np.inf, inv)
@@ -528,12 +631,21 @@ def finish(
     top, log_s, rest = cast(m, inv), cast(log1p(r), inv), cast(r / s, inv)
     seen = cast(np.nan, inv)
     p_of_e, own_a, own_g = zero, cast(a, inv), cast(gt, inv)
-    origin = hi
+    if mode >= FORWARD and columns <= BLOCK:
+        exps = kept(work, keep, 0, columns, inv)
+        if holds == PROBS:
+            exps = ragged(row, g, 0, columns, fill, x_block)
+        elif not keep:
+            exponentials(
+                block(row, g, 0, columns, fill, x_block), x_block, holds, maxima[0], inv, exps, AHEAD
+            )
+        finish_block(
+            row, g, columns, holds, inv, temperature, exps, other, og, blend, work, m, r, mode, hi, lo, a, b,
+            gt, spot, exact, doubt, extra, out, outg, streamed,
+        )
+        return
     if mode == FORWARD:
-        # Measured from nearest <p, t> the differences are as right as <p, t> is.
-        near, left = two_sum(hi, lo)
-        if abs(near) < np.inf:
-            hi, lo = near, left
+        hi, lo = nearest(hi, lo)
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         if mode == SCALE:
@@ -545,8 +657,7 @@ def finish(
             )
             continue
         to = out + j * outg[STRIDE]
-        watched = mode >= FORWARD and columns <= BLOCK
-        in_place = made_in_place(to, outg, n, streamed, j <= spot < j + n) and not watched
+        in_place = made_in_place(to, outg, n, streamed, j <= spot < j + n)
         past = int(in_place and streamed)
         o = view(to if in_place else o_block, padded(n), inv)
         if mode == LOG:
@@ -555,7 +666,7 @@ def finish(
             exps = kept(work, keep, j, n, inv)
             mj = maxima[j // BLOCK] if holds == LOGITS else zero
             if holds == PROBS:
-                exps = ragged(row, g, j, n, fill, x_block) if watched else block(row, g, j, n, fill, x_block)
+                exps = block(row, g, j, n, fill, x_block)
             elif not keep:
                 exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
             # p = exps * exp((mj - m) inv) / s
@@ -568,35 +679,8 @@ def finish(
             if mode == CURVE:
                 curve(exps, p_of_e, b, rest, inv, o, past)
             else:
-                if watched and not blend.size:
-                    t = ragged(other, og, j, n, hi, t_block)
-                else:
-                    t = beside(other, og, j, n, hi, t_block, blend)
-                if watched:
-                    largest, own, weight = affine_watched(
-                        exps, x_block, p_of_e, t, t_block, n, hi, lo, own_a, b, own_g, inv, spot, o
-                    )
-                    if mode == FORWARD:
-                        # What is wrong with e moves the mean by its share of e (t - <p, t>), and the sum of e
-                        # is rounded, too; of what is given only products are, which float64 has whole.
-                        moved = cast(0.5, inv) * abs(hi - origin)
-                        if holds != PROBS or itemsize(inv) == 8:
-                            share = cast(0.5 if holds == PROBS else 1.0, inv)
-                            from_ = hi if holds == LOGITS else origin
-                            moved += share * spread(exps, x_block, p_of_e, t, t_block, from_)
-                        own += weight * moved
-                    if j <= spot < j + n:
-                        largest = max(largest * inv, abs(exact))
-                    else:
-                        largest *= inv
-                    if twofold.CANCELLED_FAR * np.float64(largest) < np.float64(max(own * inv, doubt)):
-                        finish_again(
-                            row, g, n, holds, inv, temperature, other, og, blend, work, mode,
-                            np.float64(origin), m, a, gt, spot, extra, exact, out, outg, streamed,
-                        )
-                        continue
-                else:
-                    affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
+                t = beside(other, og, j, n, hi, t_block, blend)
+                affine(exps, p_of_e, t, hi, lo, own_a, b, own_g, inv, o, past)
         if j <= spot < j + n:
             o[spot - j] = exact
         if not in_place:

@@ -28,7 +28,7 @@ def masses(
         for j in range(k * blocks.SEGMENT, min((k + 1) * blocks.SEGMENT, columns), blocks.BLOCK):
             n = min(blocks.BLOCK, columns - j)
             t = rows.beside(q, g, j, n, zero, blocks.buffer(work, blocks.T_BLOCK, inv), blend)
-            total += leaves.sum_of(t, blocks.AHEAD)
+            total += leaves.sum_of(t, 0, blocks.AHEAD)
         parts[first + k, rows.V] = total
 
 
