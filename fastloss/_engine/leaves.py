@@ -281,14 +281,15 @@ def leave_out(sizes: Array, first: int, last: int) -> None:
 @leaf
 def forward_watched(
     e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, hi: Any, lo: Any, a: Any, g: Any, inv: Any,
-    o: Array,
+    o: Array, ahead: int,
 ) -> Any:
     """o = (a p + g) d inv with p = c e and d = (t - hi) - lo, of n numbers; the largest |(a p + g) d| and
-    |a p + g|. What fills no lanes lies padded at the tails. None is NaN.
+    |a p + g|. What fills no lanes lies padded at the tails. None is NaN. More of t is asked for meanwhile.
     """
     wide()
     top, weight = lanes(c), lanes(c)
     for j in range(0, e.size, LANES):
+        prefetch(t, j + ahead)
         left, right = piece(e, j, e_tail), piece(t, j, t_tail)
         v, w = lanes(c), lanes(c)
         for k in range(LANES):

@@ -531,7 +531,7 @@ def finish_block(
     if mode == FORWARD:
         hi, rest = nearest(c, lo)
         top, weight = forward_watched(
-            exps, x_block, p_of_e, t, t_block, n, hi, rest, own_a, own_g, inv, o
+            exps, x_block, p_of_e, t, t_block, n, hi, rest, own_a, own_g, inv, o, ahead_of(other, og, 0, t)
         )
         # What is wrong with e moves the mean by its share of e (t - <p, t>), and the sum of e is rounded,
         # too; of what is given only products are, which float64 has whole.
@@ -596,7 +596,7 @@ def multiply_block(
     if mode == REVERSE:
         v = sum_of(t, t_block, t_ahead)
     else:
-        u, s = dot_sum(exps, x_block, t, t_block, c, ahead if holds == PROBS else 0, t_ahead)
+        u, s = dot_sum(exps, x_block, t, t_block, c, ahead if holds == PROBS else 0, 0)
         if holds == PROBS:
             r = s
     top = np.float64(m)

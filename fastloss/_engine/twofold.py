@@ -45,7 +45,7 @@ Pair = tuple[float, float]
 # of the last place.
 CANCELLED = 1.5
 # The same of rows of more than `across.SHORT` numbers: of so many the textbook's worst is not small by luck.
-CANCELLED_FAR = 3.0
+CANCELLED_FAR = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
 _ZERO = (0.0, 0.0)
