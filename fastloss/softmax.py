@@ -43,7 +43,7 @@ def map_rows(
         i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
-        keep = rows.keep_at(mine, room, turn, inv)
+        keep = rows.keep_at(mine, room, inv)
         if mode >= rows.FORWARD and columns <= blocks.BLOCK:
             rows.multiply_block(
                 row, xg, columns, holds, inv, temperature, other, tg, mine, mode, a, g,
@@ -100,7 +100,7 @@ def reduce_rows(
             rows.walk_segments(
                 blocks.row_address(x, xg, i), xg, columns, k0, k1, leaves.LOGITS, inv,
                 blocks.row_address(t, tg, i), tg, companion, view(0, 0, inv), -1, inv,
-                rows.keep_at(work + w * stride, room, 0, inv), work + w * stride, maxima, slot, parts,
+                rows.keep_at(work + w * stride, room, inv), work + w * stride, maxima, slot, parts,
                 owing_at[w], owing[w], xg, 0,
             )
         if phase != rows.WALK and k0 == 0:

@@ -159,7 +159,7 @@ def cross_entropy_rows(
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
-        keep = rows.keep_at(mine, room, turn, inv)
+        keep = rows.keep_at(mine, room, inv)
         y = view(own + 8 * i, 1, np.int64(0))[0]
         x_t, loss = view(own + 8 * (n + i), 1, inv), view(own + 8 * (2 * n + i), 1, 0.0)
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)

@@ -114,14 +114,14 @@ def kept(work: int, keep: int, j: int, n: int, like: Any) -> Any:
 
 
 @inline
-def keep_at(work: int, room: int, turn: int, like: Any) -> int:
-    """Where a row's exponentials are kept, two rows taking turns; 0 where there is no room for them."""
-    return int(buffer(work, E, like) + turn * room if room else 0)
+def keep_at(work: int, room: int, like: Any) -> int:
+    """Where a row's exponentials are kept; 0 where there is no room for them."""
+    return int(buffer(work, E, like) if room else 0)
 
 
 # ---- the row whose results are owed ---------------------------------------------------------
 # Scaling a row's exponentials waits for memory, and the walk for arithmetic: so a row's results by SCALE are
-# written, block by block, while the next row is walked.
+# written, block by block, while the next row is walked, whose exponentials take their place.
 TO, KEPT_AT, SLOT, SPOT = 0, 1, 2, 3  # where to (0: nothing is owed), from where, whose maxima
 TOP, REST, FACTOR, EXACT = 0, 1, 2, 3  # M, R, b
 
@@ -263,6 +263,9 @@ def walk(
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
         # raise the maximum need not wait for that block's own.
         grown = not top <= m  # larger, or NaN
+        if owed_at[TO]:
+            seen = maxima[owed_at[SLOT], j // BLOCK]
+            pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         if grown:
             m = maximum(m, top)
             if holds == LOGITS:
@@ -286,9 +289,6 @@ def walk(
             r, low = two_sum(r, exponentials(x, x_block, holds, m, inv, exps, ahead))
             r_low += low
         maxima[slot, j // BLOCK] = m
-        if owed_at[TO]:
-            seen = maxima[owed_at[SLOT], j // BLOCK]
-            pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
         if companion in (TANGENTS, COTANGENTS):
             t = (
@@ -729,7 +729,7 @@ def sum_where_terms_cancel(
 
 # ---- the plan of a call ---------------------------------------------------------------------
 P = TypeVar("P")
-KEPT = 4 << 20  # bytes of two rows' exponentials that a worker keeps at most
+KEPT = 2 << 20  # bytes of a row's exponentials that a worker keeps at most
 
 
 class Plan:
@@ -749,12 +749,11 @@ class Plan:
         self._phases = (WALK, FINISH) if split else (WHOLE,)
         self._tasks = (n * count, SEGMENT) if split else (n, columns)
         padded = -(-columns // LANES) * LANES
-        # Two rows: one whose results are owed, one that is walked.
         room = padded * dtype.itemsize if exponentials and not split else 0
-        if 2 * room > KEPT:
+        if room > KEPT:
             room = 0
         # Vectors that begin anywhere in a row may end beyond it.
-        size = (E * BLOCK + LANES) * dtype.itemsize + max(2 * room, BLOCK * dtype.itemsize)
+        size = (E * BLOCK + LANES) * dtype.itemsize + max(room, BLOCK * dtype.itemsize)
         self._scratch = Scratch(self._workers, size)
         slots = n if split else 2 * self._workers
         maxima, parts = apart(slots, -(-columns // BLOCK), dtype), apart(slots * count, STATE, F64)

@@ -61,7 +61,7 @@ def soft_cross_entropy_rows(
     for task in blocks.share(w, workers, first, last):
         i, k0, k1 = rows.task_of(task, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
-        keep = rows.keep_at(mine, room, 0, inv)
+        keep = rows.keep_at(mine, room, inv)
         row, beside = blocks.row_address(x, xg, i), blocks.row_address(q, qg, i)
         other = blocks.row_address(t, tg, i)
         j0, j1 = k0 * blocks.SEGMENT, min(k1 * blocks.SEGMENT, columns)
