@@ -23,7 +23,7 @@ import numpy as np
 
 from fastloss._engine import launch, strips, threads, twofold
 from fastloss._engine.again import remember
-from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, Layout, upcast
+from fastloss._engine.arrays import DIRECT, F64, STRIDE, SWAP, Array, Layout, upcast
 from fastloss._engine.blocks import (
     AHEAD,
     BLOCK,
@@ -39,6 +39,7 @@ from fastloss._engine.blocks import (
     apart,
     block,
     buffer,
+    in_vectors,
     load_padded,
     pad,
     padded,
@@ -138,15 +139,34 @@ def owe(
 
 @leaf
 def pay(
-    j: int, n: int, owed_at: Array, owed: Array, seen: Any, g: Array, streamed: int, work: int, inv: Any
+    j: int, n: int, columns: int, owed_at: Array, owed: Array, seen: Array, g: Array, streamed: int,
+    work: int, inv: Any,
 ) -> None:
-    """Write the block at column j of what is owed; `seen` is the maximum that it saw."""
+    """Write the block at column j of what is owed; `seen` are the maxima that its blocks saw.
+
+    Past the cache whole lines are written: the first numbers of the next block, whose exponentials are still
+    there, with this one.
+    """
     outlined()
-    spot, m = owed_at[SPOT], owed[TOP]
-    scaled(
-        kept(work, owed_at[KEPT_AT], j, n, inv), j, n, seen, m, owed[REST], owed[FACTOR],
-        spot, cast(owed[EXACT], inv), owed_at[TO], g, streamed, work, inv,
-    )
+    to, keep, spot = owed_at[TO], owed_at[KEPT_AT], owed_at[SPOT]
+    m, r, b, exact = owed[TOP], owed[REST], owed[FACTOR], cast(owed[EXACT], inv)
+    j0, j1, end = j, j + n, j + n
+    if streamed and columns > BLOCK and (g[DIRECT] or in_vectors(to, g[STRIDE], g[SWAP] != 0, n)):
+        over = (-to & 63) // g[STRIDE]
+        j0, j1 = j + over if j else 0, min(j1 + over, columns)
+    top = seen[j // BLOCK]
+    if end < j1 and seen[j // BLOCK + 1] == top:
+        end = j1
+    if j0 < end:
+        scaled(
+            kept(work, keep, j0, end - j0, inv), j0, end - j0, top, m, r, b, spot, exact, to, g, streamed,
+            work, inv,
+        )
+    if end < j1:
+        scaled(
+            kept(work, keep, end, j1 - end, inv), end, j1 - end, seen[j // BLOCK + 1], m, r, b, spot, exact,
+            to, g, streamed, work, inv,
+        )
 
 
 @leaf
@@ -157,8 +177,10 @@ def pay_all(
     outlined()
     if owed_at[TO]:
         for j in range(0, columns, BLOCK):
-            seen = maxima[owed_at[SLOT], j // BLOCK]
-            pay(j, min(BLOCK, columns - j), owed_at, owed, seen, g, streamed, work, inv)
+            pay(
+                j, min(BLOCK, columns - j), columns, owed_at, owed, maxima[owed_at[SLOT]], g, streamed, work,
+                inv,
+            )
     owed_at[TO] = 0
 
 
@@ -170,7 +192,7 @@ def made_in_place(to: int, g: Array, n: int, streamed: int, changed: bool) -> bo
     return bool(g[DIRECT] and n % LANES == 0 and not (streamed and (to & 63 or changed)))
 
 
-@inline
+@leaf
 def scaled(
     exps: Array, j: int, n: int, seen: Any, m: float, r: float, b: float, spot: int, exact: Any,
     out: int, g: Array, streamed: int, work: int, inv: Any,
@@ -178,24 +200,24 @@ def scaled(
     """Write columns j to j + n - 1 of b p, p = exps exp((seen - m) inv) / s, but `exact` at `spot`."""
     c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
     factor = cast(c / mass(LOGITS, m, r) * b, inv)
-    to, changed = out + j * g[STRIDE], j <= spot < j + n
+    to, at = out + j * g[STRIDE], spot - j
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
     # Made where they belong: whole vectors of them, and streamed ones from the first cache line on.
     first = min(n, (-to & 63) // itemsize(inv)) if streamed else 0
     last = first + (n - first) // LANES * LANES
-    if not g[DIRECT] or (streamed and changed):
+    if not g[DIRECT] or (streamed and 0 <= at < n):
         first = last = n
     for k0, k1 in ((0, first), (last, n)):
         if k0 < k1:
             scale(exps[k0 : k0 + padded(k1 - k0)], factor, o, 0)
-            if k0 <= spot - j < k1:
-                o[spot - j - k0] = exact
+            if k0 <= at < k1:
+                o[at - k0] = exact
             put(o, k1 - k0, out, g, j + k0, streamed)
     if first < last:
         there = view(to + first * itemsize(inv), last - first, inv)
         scale(exps[first:last], factor, there, streamed)
-        if first <= spot - j < last:
-            there[spot - j - first] = exact
+        if first <= at < last:
+            there[at - first] = exact
 
 
 @leaf
@@ -233,7 +255,7 @@ def beside(other: int, g: Array, j: int, n: int, fill: Any, scratch: int, blend:
 
 @leaf
 def walk(
-    row: int, g: Array, j0: int, j1: int, holds: int, inv: Any,
+    row: int, g: Array, columns: int, j0: int, j1: int, holds: int, inv: Any,
     other: int, og: Array, companion: int, blend: Array, spot: int, value: Any,
     keep: int, work: int, maxima: Array, slot: int, state: Array,
     owed_at: Array, owed: Array, owed_g: Array, streamed: int,
@@ -264,8 +286,7 @@ def walk(
         # raise the maximum need not wait for that block's own.
         grown = not top <= m  # larger, or NaN
         if owed_at[TO]:
-            seen = maxima[owed_at[SLOT], j // BLOCK]
-            pay(j, n, owed_at, owed, seen, owed_g, streamed, work, inv)
+            pay(j, n, columns, owed_at, owed, maxima[owed_at[SLOT]], owed_g, streamed, work, inv)
         if grown:
             m = maximum(m, top)
             if holds == LOGITS:
@@ -347,7 +368,7 @@ def walk_block(
     ahead = ahead_of(row, g, 0, x)
     m = block_max(x, tail)
     if owed_at[TO]:
-        pay(0, n, owed_at, owed, maxima[owed_at[SLOT], 0], owed_g, streamed, work, inv)
+        pay(0, n, n, owed_at, owed, maxima[owed_at[SLOT]], owed_g, streamed, work, inv)
         owed_at[TO] = 0
     r = 0.0
     if m == -np.inf:
@@ -394,7 +415,7 @@ def walk_long(
     first = slot * segments(columns)
     for k in range(k0, k1):
         walk(
-            row, g, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
+            row, g, columns, k * SEGMENT, min((k + 1) * SEGMENT, columns), holds, inv,
             other, og, companion, blend, spot, value, keep, work, maxima, slot, parts[first + k],
             owed_at, owed, owed_g, streamed,
         )
