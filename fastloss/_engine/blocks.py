@@ -249,6 +249,20 @@ def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
 
 
 @leaf
+def load_integers(lying: Array, to: Array) -> None:
+    """to = integers that lie aligned, native and contiguous."""
+    wide()
+    n = lying.size
+    for j in range(0, n - LANES + 1, LANES):
+        few, v = part(lying, j), lanes(to[0])
+        for k in range(LANES):
+            v[k] = few[k]
+        store(v, part(to, j))
+    for j in range(n // LANES * LANES, n):
+        to[j] = lying[j]
+
+
+@leaf
 def load(address: int, g: Array, n: int, to: Array) -> None:
     """to[:n] = n elements of a row, whatever their type, stride, alignment and byte order."""
     outlined()
@@ -258,6 +272,10 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
         for j in range(0, n - LANES + 1, LANES):
             store(part(lying, j), part(to, j))
         copy_few(lying, n // LANES * LANES, n, to)
+    elif code == _I8 and step == 8 and not swap and address % 8 == 0:  # targets
+        load_integers(view(address, n, _i8), to)
+    elif code == _I4 and step == 4 and not swap and address % 4 == 0:
+        load_integers(view(address, n, _i4), to)
     elif code == _F2 and in_vectors(address, step, swap, n):
         load_float16(address, n, to)
     elif code == _BF16 and in_vectors(address, step, swap, n):

@@ -114,6 +114,41 @@ gather_narrow, scatter_narrow = _directions(narrow=True)
 gather_wide, scatter_wide = _directions(narrow=False)
 
 
+@instruction
+def unzip(tyctx: Any, rows: Any, first: Any, second: Any, like: Any) -> Any:
+    """Two columns from as many rows of two as a cache line has numbers. Addresses."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = context.get_data_type(like), like.bitwidth // 8
+        count = 64 // size
+        pairs, column = ir.VectorType(element, 2 * count), ir.VectorType(element, count)
+        both = builder.load(builder.inttoptr(args[0], pairs.as_pointer()), align=size)
+        for k, to in enumerate(args[1:3]):
+            numbers = _shuffle(builder, both, both, list(range(k, 2 * count, 2)))
+            builder.store(numbers, builder.inttoptr(to, column.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3, like), codegen
+
+
+@instruction
+def zipped(tyctx: Any, first: Any, second: Any, rows: Any, like: Any) -> Any:
+    """The way back."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        element, size = context.get_data_type(like), like.bitwidth // 8
+        count = 64 // size
+        pairs, column = ir.VectorType(element, 2 * count), ir.VectorType(element, count)
+        a, b = (
+            builder.load(builder.inttoptr(each, column.as_pointer()), align=size) for each in args[:2]
+        )
+        both = _shuffle(builder, a, b, [k // 2 + count * (k % 2) for k in range(2 * count)])
+        builder.store(both, builder.inttoptr(args[2], pairs.as_pointer()), align=size)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3, like), codegen
+
+
 @leaf
 def to_columns(rows: int, length: int, count: int, columns: int, like: Any) -> None:
     """columns[j * count + i] = element j of row i, of `count` rows that lie one after the other.
@@ -124,7 +159,9 @@ def to_columns(rows: int, length: int, count: int, columns: int, like: Any) -> N
     wide()
     b = itemsize(like)
     for i in range(0, count, 64 // b):
-        if length <= NARROW:
+        if length == 2:
+            unzip(rows + 2 * i * b, columns + i * b, columns + (count + i) * b, like)
+        elif length <= NARROW:
             gather_narrow(rows + i * length * b, length * b, columns + i * b, count * b, like)
         else:
             for j in range(0, length, 64 // b):
@@ -144,7 +181,9 @@ def to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> None
     wide()
     b = itemsize(like)
     for i in range(0, count, 64 // b):
-        if length <= NARROW:
+        if length == 2:
+            zipped(columns + i * b, columns + (count + i) * b, rows + 2 * i * b, like)
+        elif length <= NARROW:
             scatter_narrow(rows + i * length * b, length * b, columns + i * b, count * b, like)
         else:
             for j in range((length - 1) // (64 // b) * (64 // b), -1, -(64 // b)):
