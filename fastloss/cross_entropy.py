@@ -143,8 +143,8 @@ def cross_entropy(
     denominator is 0; other float arguments are converted to the type of `logits` (float32 for half
     types); `sample_weight` and `temperature` are additions.
 
-    Scratch: up to 4 MB a thread, 40 bytes a row, with smoothing or weights V numbers, and a 512th of a row of
-    more than 32768 columns; where rows of more than 128 lie side by side up to 2.1 MB a thread for each
+    Scratch: up to 2.2 MB a thread, 40 bytes a row, with smoothing or weights V numbers, and a 512th of a row
+    of more than 32768 columns; where rows of more than 128 lie side by side up to 4.2 MB a thread for each
     array, and of so long ones a 512th of it; for gradients of such rows of more than 1024 40 bytes a row
     more, and a 1024th of `logits`.
 

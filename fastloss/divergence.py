@@ -162,7 +162,7 @@ def entropy(
     -----
     0 log 0 is 0. p < 0 or NaN gives NaN, in that row alone. With no rows the mean is NaN, the sum 0. Terms
     are right to two units in the last place. Scratch: 49 kB a thread (float64 98 kB), 8 bytes a row, and 8
-    for every 32768 numbers of longer ones; where rows of more than 4096 lie side by side up to 2.1 MB a
+    for every 32768 numbers of longer ones; where rows of more than 4096 lie side by side up to 4.2 MB a
     thread for each array.
 
     References
@@ -373,7 +373,7 @@ def entropy_from_logits(
     A logit of -inf has probability 0 and adds nothing. A row of nothing else, or with NaN or +inf in it, is
     NaN, and no other row. With no rows the mean is NaN, the sum 0. Scratch: 16 kB a thread (float64 33 kB),
     16 bytes a row, and 88 for every 32768 numbers of a row, of all rows where they are few or side by side;
-    where rows of more than 128 numbers lie side by side up to 2.1 MB a thread for each array.
+    where rows of more than 128 numbers lie side by side up to 4.2 MB a thread for each array.
 
     Method: `vjp(x, cotangent)`, -p (log p + H) times the cotangent, which has the shape of the result; of
     the shape and dtype of `x`, exactly 0 where p is. It reads each row twice, the second time from cache

@@ -392,7 +392,7 @@ def multiclass_hinge_loss(
     has what is left to make their sum 0. NaN in a row makes its loss and gradient NaN, and so do -inf scores
     of the target and another class. One class: 0. With every row ignored, or no weight in all, the mean is
     NaN and the gradient exactly 0. Rows are not split among threads. Scratch: 49 kB a thread (float64 98 kB),
-    32 bytes a row; where rows of 129 to 32768 scores lie side by side up to 2.1 MB a thread for each array.
+    32 bytes a row; where rows of 129 to 32768 scores lie side by side up to 4.2 MB a thread for each array.
 
     Methods: `value_and_grad` and `grad`, with the same options; they take `out=`, which may be `scores`
     itself.

@@ -564,9 +564,9 @@ def softmax(
     -----
     A logit of -inf has probability exactly 0; a row of nothing else, or with NaN or +inf in it, is
     NaN. Probabilities below the smallest normal number of the type computed in (float32 for half types,
-    which are rounded once, on being stored) are 0. Scratch: up to 4 MB a thread, and a
+    which are rounded once, on being stored) are 0. Scratch: up to 2.2 MB a thread, and a
     512th of a row of more than 32768 columns; for rows of more than 128 that lie side by side, of products
-    and where they are few, up to 2.1 MB a thread for each array, and of so long ones a 512th of it; else for
+    and where they are few, up to 4.2 MB a thread for each array, and of so long ones a 512th of it; else for
     such rows of more than 1024 40 bytes a row, and a 1024th of `x`.
 
     Methods: `jvp(x, tangent)`, `vjp(x, cotangent)`, both `(p * (v - sum(p * v))) / T`;
@@ -623,7 +623,7 @@ def log_softmax(
     -----
     A logit of -inf gives -inf; a row of nothing else, or with NaN or +inf in it, is NaN. Each row
     is read twice, the second time from cache where it fits. Scratch: 0.6 MB a thread, for
-    products up to 4 MB; for rows that lie side by side what `softmax` takes.
+    products up to 2.2 MB; for rows that lie side by side what `softmax` takes.
 
     Methods: `jvp(x, tangent)`, `(t - sum(p * t)) / T`; `vjp(x, cotangent)`,
     `(u - p * sum(u)) / T`; `jvp_from_output(y, tangent)`, `vjp_from_output(y, cotangent)`;

@@ -176,3 +176,13 @@ def test_other_arithmetic_strides_outputs_and_ignored_rows(dtype: type, rng: Rng
     assert np.array_equal(grad, there[1].T)
     assert np.array_equal(hess, there[2].T)
     assert used
+
+
+@pytest.mark.parametrize("kind", [np.int16, np.uint16, np.float16, ml_dtypes.bfloat16, ">f2"])
+@pytest.mark.parametrize("rows", [16, 31, 70])
+def test_tangents_of_two_bytes_beside_logits_of_four(kind: Any, rows: int, rng: Rng) -> None:
+    x = rng.normal(0, 3, (300, rows)).astype(np.float32)
+    t = rng.integers(0, 9, (300, rows)).astype(kind)
+    got = fl.softmax.jvp(x, t, axis=0)
+    expected = fl.softmax.jvp(np.ascontiguousarray(x.T), np.ascontiguousarray(t.T).astype(np.float32))
+    assert np.array_equal(got.T, expected)

@@ -1,6 +1,6 @@
 """Long rows that lie side by side (softmax along axis 0), for kernels that walk along one row at a time.
 
-Of rows that share cache lines as many as fill one are brought to scratch memory, a segment of columns at a
+Of rows that share cache lines as many as fill two are brought to scratch memory, a segment of columns at a
 time, and lie there one after the other; the kernel walks them there, and what it has written goes back the
 same way. So every line is fetched once, not once a row, and a row has the bits that it has anywhere.
 
@@ -19,15 +19,25 @@ import numpy as np
 from fastloss._engine import blocks, launch
 from fastloss._engine.arrays import CODE, CODES, DIRECT, PLAIN, RANK, STRIDE, SWAP, Array, Layout
 from fastloss._engine.blocks import SEGMENT, column_geometry, lies_beside, load, neighbour, put
+from fastloss._engine.half import (
+    FEW,
+    narrow_few_bfloat16,
+    narrow_few_float16,
+    widen_few_bfloat16,
+    widen_few_float16,
+)
 from fastloss._engine.jit import leaf
 from fastloss._engine.kernels import NONE, Arguments, Kernel, call, kernel
 from fastloss._engine.transpose import gather_wide, scatter_wide
 from fastloss._engine.vector import LANES, itemsize, outlined, prefetch, view, wide
 
-F4, F8 = CODES["f4"], CODES["f8"]
+F2, BF16, F4, F8 = CODES["f2"], CODES["bfloat16"], CODES["f4"], CODES["f8"]
 # Columns from which on it is worth while; and how many workers there may be for each strip, before one row
 # for each of them takes less time.
 LEAST, IDLE = 129, 4
+# Cache lines of each column that are fetched together: with one a page of memory is looked up for each, and
+# half as fast again takes it; with four strips leave the last cache.
+LINES = 2
 AHEAD = 32  # columns between what is taken and what is asked for: processors find no strides so long
 # A worker's scratch: geometries, a square of 16 numbers by as many; then the kernel's arguments, and strips.
 ROWS_AT, COLUMN_AT, SQUARE_AT, BLOCK_AT = 0, 64, 128, 128 + 16 * 64
@@ -48,6 +58,24 @@ class Side(NamedTuple):
 
 
 @leaf
+def move_halves(line: int, step: int, n: int, square: int, code: int, back: int, like: Any) -> None:
+    """FEW halves of each of n columns, `step` bytes from one to the next, to a square; or `back`."""
+    outlined()
+    wide()
+    for c in range(n):
+        column, halves = view(square + c * 64, FEW, like), view(line + c * step, FEW, np.int16(0))
+        if code == F2:
+            if back:
+                narrow_few_float16(column, halves)
+            else:
+                widen_few_float16(halves, column)
+        elif back:
+            narrow_few_bfloat16(column, halves)
+        else:
+            widen_few_bfloat16(halves, column)
+
+
+@leaf
 def move(
     base: int, g: Array, count: int, j0: int, n: int, strip: int, pitch: int, back: int, scratch: int,
     like: Any,
@@ -58,31 +86,40 @@ def move(
     b = itemsize(like)
     size, square = 64 // b, scratch + SQUARE_AT
     own = column_geometry(g, scratch + COLUMN_AT, like)
-    there, short = lies_beside(g, like) and count == size, neighbour(g) == 2
+    there, short = lies_beside(g, like), neighbour(g) == 2
+    halves = b == 4 and short and g[CODE] in (F2, BF16) and g[SWAP] == 0
+    halves = halves and base % 2 == 0 and g[STRIDE] % 2 == 0
     for j in range(0, n, size):
         at = base + (j0 + j) * g[STRIDE]
         if not back:
-            for c in range(AHEAD, AHEAD + size):  # the next group's with it: a fifth faster than alone
+            for c in range(AHEAD, AHEAD + size):
                 if short:
                     prefetch(view(at + c * g[STRIDE], LANES, np.int16(0)), 0)
                 else:
-                    prefetch(view(at + c * g[STRIDE], LANES, like), 0)
-        if there and j + size <= n:
+                    for q in range(0, count * b, 128):
+                        prefetch(view(at + c * g[STRIDE] + q, LANES, like), 0)
+        for q in range(0, count, size):
+            some, line, row = min(size, count - q), at + q * neighbour(g), strip + q * pitch + j * b
+            if there and j + size <= n and some == size:
+                if back:
+                    gather_wide(row, pitch, line, g[STRIDE], like)
+                else:
+                    scatter_wide(row, pitch, line, g[STRIDE], like)
+                continue
             if back:
-                gather_wide(strip + j * b, pitch, at, g[STRIDE], like)
-            else:
-                scatter_wide(strip + j * b, pitch, at, g[STRIDE], like)
-            continue
-        if back:
-            gather_wide(strip + j * b, pitch, square, 64, like)
-        for c in range(min(size, n - j)):
-            column, lies = view(square + c * 64, count, like), at + c * g[STRIDE]
-            if back:
-                put(column, count, lies, own, 0, 0)
-            else:
-                load(lies, own, count, column)
-        if not back:
-            scatter_wide(strip + j * b, pitch, square, 64, like)
+                gather_wide(row, pitch, square, 64, like)
+            few = min(size, n - j)
+            if halves and some == FEW:
+                move_halves(line, g[STRIDE], few, square, g[CODE], back, like)
+                few = 0
+            for c in range(few):
+                column, lies = view(square + c * 64, some, like), line + c * g[STRIDE]
+                if back:
+                    put(column, some, lies, own, 0, 0)
+                else:
+                    load(lies, own, some, column)
+            if not back:
+                scatter_wide(row, pitch, square, 64, like)
 
 
 @kernel
@@ -96,7 +133,7 @@ def in_strips(
     `pitch` bytes apart.
     """
     b = itemsize(zero)
-    size, mine = 64 // b, work + w * stride
+    size, mine = LINES * 64 // b, work + w * stride
     per_run = (run + size - 1) // size
     groups = n // run * per_run
     given, own = view(block, words, np.int64(0)), view(mine + BLOCK_AT, words, np.int64(0))
@@ -157,7 +194,7 @@ def run(
     """
     pieces = 0
     if sides:
-        lies, together = sides[0].layout, 64 // dtype.itemsize
+        lies, together = sides[0].layout, LINES * 64 // dtype.itemsize
         inner = min(each.layout.run for each in sides)
         pieces = lies.rows // inner * -(-inner // together) * -(-lies.columns // SEGMENT)
     if IDLE * pieces < count:
