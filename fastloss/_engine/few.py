@@ -203,14 +203,14 @@ def few_classes(
                     by[k] = (share[i + s + k] if share.size else 1.0) / denominator
             results = o + s * b
             if wanted == HVP:
-                dot, squares, total_e = lanes(0.0), lanes(0.0), lanes(0.0)
+                dot, squares, sizes, total_e = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
                 for k in range(LANES):
                     by[k] *= (others[k] + c[k]) * per_t
                     c[k] = 0.0
                 products.peaks_across(xs, step, q_at + s * b, q_step, columns, m, inv, c, peak)
-                products.dots_across(e, q_at + s * b, q_step, columns, c, inv, total_e, dot, squares)
+                products.dots_across(e, q_at + s * b, q_step, columns, c, inv, total_e, dot, squares, sizes)
                 doubtful = products.forward_across(
-                    e, q_at + s * b, q_step, columns, c, total_e, dot, squares, LOGITS, per_t, 0.0, by,
+                    e, q_at + s * b, q_step, columns, c, total_e, dot, squares, sizes, LOGITS, per_t, 0.0, by,
                     results, size * b, inv, doubts,
                 )
             else:

@@ -84,9 +84,10 @@ def settled(s: Array, low: Array) -> None:
 
 @leaf
 def dots_across(
-    e: int, t_at: int, t_step: int, n: int, c: Array, like: Any, s: Array, dot: Array, squares: Array
+    e: int, t_at: int, t_step: int, n: int, c: Array, like: Any, s: Array, dot: Array, squares: Array,
+    sizes: Array,
 ) -> None:
-    """The sums of e, of e (t - c) and of their squares."""
+    """The sums of e, of e (t - c), and of the squares and the sizes of those."""
     wide()
     s_low, low = lanes(0.0), lanes(0.0)
     for j in range(n):
@@ -94,6 +95,7 @@ def dots_across(
         for k in range(LANES):
             term = p[k] * (np.float64(t[k]) - c[k])
             squares[k] += term * term
+            sizes[k] += abs(term)
             s[k], lost = two_sum(s[k], p[k])
             s_low[k] += lost
             dot[k], lost = two_sum(dot[k], term)
@@ -127,34 +129,36 @@ def totals_across(
 
 @leaf
 def forward_across(
-    e: int, t_at: int, t_step: int, n: int, c: Array, s: Array, dot: Array, squares: Array, holds: int,
-    a: float, g: float, rates: Array, o: int, o_step: int, like: Any, doubts: Array,
+    e: int, t_at: int, t_step: int, n: int, c: Array, s: Array, dot: Array, squares: Array, sizes: Array,
+    holds: int, a: float, g: float, rates: Array, o: int, o_step: int, like: Any, doubts: Array,
 ) -> Any:
     """FORWARD for LANES rows, rates[k] for 1/T; doubts[k] = 1 where row k is to be made again, which is
     whether any is.
     """
     wide()
-    scale, mid, top, own, weight = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    scale, mid, top, weight = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    near, rest = lanes(0.0), lanes(0.0)
     for k in range(LANES):
         scale[k] = twofold.share_of(s[k], holds)
         mid[k] = dot[k] * scale[k]
         c[k] = 0.0 if scale[k] == 0.0 else c[k]
+        # Measured from the number next to <p, t> differences are as right as <p, t> is.
+        mean, left = two_sum(c[k], mid[k])
+        near[k] = mean if abs(mean) < np.inf else c[k]
+        rest[k] = left if abs(mean) < np.inf else mid[k]
     for j in range(n):
         p, t = view(e + j * COLUMN, LANES, 0.0), view(t_at + j * t_step, LANES, like)
-        w, size, each = lanes(0.0), lanes(0.0), lanes(0.0)
+        w, each = lanes(0.0), lanes(0.0)
         for k in range(LANES):
-            away = np.float64(t[k]) - c[k]
             w[k] = a * (p[k] * scale[k]) + g
-            size[k] = w[k] * away
-            each[k] = w[k] * (away - mid[k])
+            each[k] = w[k] * ((np.float64(t[k]) - near[k]) - rest[k])
         raised_to_size(each, top, top)
-        raised_to_size(size, own, own)
         raised_to_size(w, weight, weight)
         multiplied(each, rates, each)
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
-        size_of = own[k] + weight[k] * twofold.wrong(own[k], squares[k], scale[k], mid[k], like)
-        doubts[k] = 1.0 if twofold.in_doubt(top[k], size_of, like) else 0.0
+        size = top[k] + weight[k] * twofold.wrong(squares[k], sizes[k], scale[k], mid[k])
+        doubts[k] = 1.0 if twofold.in_doubt(top[k], size, like) else 0.0
     return fold(doubts)
 
 
@@ -196,7 +200,7 @@ def reverse_across(
 
 @leaf
 def means_across(
-    c: Array, s: Array, dot: Array, squares: Array, means: Array, like: Any, doubts: Array
+    c: Array, s: Array, dot: Array, squares: Array, sizes: Array, means: Array, like: Any, doubts: Array
 ) -> Any:
     """MEAN of LANES rows of logits, likewise."""
     wide()
@@ -204,8 +208,9 @@ def means_across(
         scale = 1.0 / s[k]
         mid = dot[k] * scale
         means[k] = c[k] + mid
-        size = twofold.wrong(abs(mid), squares[k], scale, mid, like)
-        doubts[k] = 1.0 if twofold.in_doubt(abs(means[k]), size, like) else 0.0
+        size = twofold.wrong(squares[k], sizes[k], scale, mid)
+        share = 1.0 if itemsize(like) == 4 else twofold.CANCELLED / twofold.DOUBTFUL
+        doubts[k] = 1.0 if twofold.in_doubt(share * abs(means[k]), size, like) else 0.0
     return fold(doubts)
 
 
@@ -263,6 +268,7 @@ def make(
     for k in range(LANES):
         rates[k] = rate
     for i in range(0, size, LANES):
+        sizes = lanes(0.0)
         m, means = slot(work, across.M, size, i, inv), slot(work, MEANS, size, i, 0.0)
         x, t, o = at + i * b, t_at + i * b, tile + i * b
         c, peak, doubts = lanes(0.0), lanes(0.0), lanes(0.0)
@@ -276,12 +282,13 @@ def make(
                 e, t, t_step, columns, c, peak, more, s, dot, holds, g, rates, o, size * b, inv, inv, doubts
             )
         else:
-            dots_across(e, t, t_step, columns, c, inv, s, dot, more)
+            dots_across(e, t, t_step, columns, c, inv, s, dot, more, sizes)
             if mode == MEAN:
-                some = means_across(c, s, dot, more, means, inv, doubts)
+                some = means_across(c, s, dot, more, sizes, means, inv, doubts)
             else:
                 some = forward_across(
-                    e, t, t_step, columns, c, s, dot, more, holds, a, g, rates, o, size * b, inv, doubts
+                    e, t, t_step, columns, c, s, dot, more, sizes, holds, a, g, rates, o, size * b, inv,
+                    doubts,
                 )
         for k in range(min(LANES, count - i) if some else 0):
             if doubts[k]:

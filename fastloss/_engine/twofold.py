@@ -44,7 +44,9 @@ Pair = tuple[float, float]
 # How much larger than every result of a row their terms may be: rounding the terms costs up to two units
 # of the last place.
 CANCELLED = 1.5
-# The same of rows of more than `across.SHORT` numbers: of so many the textbook's worst is not small by luck.
+# The same of products of rows of up to `across.SHORT` numbers: their differences are measured from <p, t>.
+DOUBTFUL = 3.0
+# And of rows of more than `across.SHORT` numbers: of so many the textbook's worst is not small by luck.
 CANCELLED_FAR = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
@@ -186,15 +188,12 @@ def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
 
 # ---- float32, in float64 --------------------------------------------------------------------
 @inline
-def wrong(own: float, squares: float, scale: float, mid: float, like: Any) -> float:
-    """How wrong `mid`, the sum of p (t - c), may be beside the rounding of one term: `squares` is the sum of
-    those of e (t - c), p = e `scale`, and `own` some size of t - c. Squares that float64 does not hold allow
-    for anything, unless they are too small to matter.
+def wrong(squares: float, sizes: float, scale: float, mid: float) -> float:
+    """How wrong `mid`, the sum of p (t - c), may be beside the rounding of one term, from the sums of the
+    squares and of the sizes of e (t - c), p = e `scale`: see `leaves.spread`.
     """
-    root = 1.6 * np.sqrt(squares) * scale
-    if squares == np.inf or (itemsize(like) == 8 and squares == 0.0 and 0.0 < own < 1e-140):
-        root = np.inf
-    return float(root + 0.5 * abs(mid))  # the sum of p is rounded, too
+    root = min(1.6 * np.sqrt(squares), sizes) if 1e-300 < squares < np.inf else sizes
+    return float(root * scale + 0.5 * abs(mid))  # the sum of p is rounded, too
 
 
 @inline
@@ -210,7 +209,7 @@ def in_doubt(top: float, size: float, like: Any) -> bool:
     """
     if itemsize(like) == 4:
         return bool(top < LOST * size)
-    return bool(CANCELLED * top < size)
+    return bool(DOUBTFUL * top < size)
 
 
 @leaf
@@ -238,9 +237,9 @@ def wide_differences(t: Array, c: float, d: Array) -> None:
 
 @leaf
 def wide_sums(e: Array, d: Array) -> Any:
-    """The sums of e, d, e d and (e d)**2."""
+    """The sums of e, d, e d, (e d)**2 and |e d|."""
     wide()
-    s, total, dot, squares = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
+    s, total, dot, squares, sizes = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
     for j in range(0, e.size, LANES):
         left, right = part(e, j), part(d, j)
         for k in range(LANES):
@@ -249,7 +248,8 @@ def wide_sums(e: Array, d: Array) -> Any:
             total[k] += right[k]
             dot[k] += term
             squares[k] += term * term
-    return fold(s), fold(total), fold(dot), fold(squares)
+            sizes[k] += abs(term)
+    return fold(s), fold(total), fold(dot), fold(squares), fold(sizes)
 
 
 @leaf
@@ -312,17 +312,17 @@ def wide_products(
     if spot >= 0:
         d[spot] += extra
     if not backward:
-        s, _, dot, squares = wide_sums(e, d)
+        s, _, dot, squares, sizes = wide_sums(e, d)
         scale = share_of(s, holds)
         mid = dot * scale
         if scale == 0.0:
             wide_differences(t, 0.0, d)
         top, own, weight = forward(e, d, scale, mid, a, g, rate, o)
-        return in_doubt(top, own + weight * wrong(own, squares, scale, mid, o[0]), o[0])
+        return in_doubt(top, own + weight * wrong(squares, sizes, scale, mid), o[0])
     # Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits there alone.
     most, c = e[peak], d[peak]
     e[peak], d[peak] = 0.0, 0.0
-    rest, others, _, _ = wide_sums(e, d)
+    rest, others, _, _, _ = wide_sums(e, d)
     scale = share_of(rest + most, holds)
     top, own = reverse(e, d, scale, g, others + c, rate, o)
     left = g * c * (rest * scale if scale != 0.0 else 1.0)
@@ -340,6 +340,6 @@ def wide_mean(x: Array, m: float, peak: int, t: Array, n: int, e: Array, d: Arra
     wide_differences(t, c, d)
     for j in range(n, d.size):
         d[j] = 0.0
-    s, _, dot, squares = wide_sums(e, d)
+    s, _, dot, squares, sizes = wide_sums(e, d)
     mid = dot / s
-    return c + mid, in_doubt(abs(c + mid), wrong(abs(mid), squares, 1.0 / s, mid, t[0]), t[0])
+    return c + mid, in_doubt(abs(c + mid), wrong(squares, sizes, 1.0 / s, mid), t[0])
