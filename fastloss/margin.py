@@ -123,9 +123,7 @@ def hinge_sums(
                 blocks.put(g, n, to, og, j, streamed)
         losses[i] = total
         if wanted:
-            own = view(mine, 1, zero)
-            own[0] = cast(-pull, zero)
-            blocks.put(own, 1, to, og, y, 0)
+            blocks.put_over(cast(-pull, zero), to, og, y, mine, streamed)
             if total != total:
                 blocks.fill(cast(np.nan, zero), 0, columns, mine, to, og, streamed)
     blocks.settle(streamed)
@@ -168,11 +166,8 @@ def hinge_maxima(
             loss = losses[i]
             blocks.fill(cast(np.nan, zero) if loss != loss else zero, 0, columns, mine, to, og, streamed)
             if loss > 0.0:
-                one = view(mine, 1, zero)
-                one[0] = cast(rates[i], zero)
-                blocks.put(one, 1, to, og, peak, 0)
-                one[0] = cast(-rates[i], zero)
-                blocks.put(one, 1, to, og, y, 0)
+                blocks.put_over(cast(rates[i], zero), to, og, peak, mine, streamed)
+                blocks.put_over(cast(-rates[i], zero), to, og, y, mine, streamed)
     blocks.settle(streamed)
 
 

@@ -75,6 +75,13 @@ def streaming(x: np.ndarray, y: np.ndarray, t: np.ndarray) -> dict[str, Any]:
         "hvp": partial(fl.cross_entropy.hvp, x, y, t, ignore_index=-1),
         "sigmoid": partial(fl.sigmoid, x),
         "mse_loss": partial(fl.mse_loss.grad, x, t),
+        "multiclass_hinge_loss": partial(fl.multiclass_hinge_loss.grad, x, y, ignore_index=-1),
+        "max_hinge_loss": partial(fl.max_hinge_loss.grad, x, y, ignore_index=-1),
+        "arcface_loss": partial(fl.arcface_loss.grad, np.tanh(x), y, ignore_index=-1),
+        "probabilities": partial(fl.cross_entropy.grad, x, np.abs(t)),
+        "curvature": lambda out: fl.cross_entropy.value_grad_hess(
+            x, y, ignore_index=-1, out=(np.empty_like(x), out)
+        )[2],
         "entropy": partial(fl.entropy_from_logits.vjp, x, t[:, 0]),
     }
 

@@ -449,6 +449,17 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
     copy_few(results, n // LANES * LANES, n, lying)
 
 
+@leaf
+def put_over(result: Any, row: int, g: Array, j: int, scratch: int, streamed: int) -> None:
+    """Write one result to column j of a row over what has just been put there, which may still wait."""
+    outlined()
+    if streamed:
+        release(streamed)
+    one = view(scratch, 1, result)
+    one[0] = result
+    put(one, 1, row, g, j, 0)
+
+
 @inline
 def share(w: int, workers: int, first: int, last: int) -> Any:
     """The tasks of worker w, of those from `first` to `last` - 1; of 0 workers it is the only one."""

@@ -499,14 +499,12 @@ def cross_entropy_across(
             row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, rows.SCALE, pull,
             to, og, streamed,
         )
-        one = view(scratch, 1, inv)
         for k in range(count):
             there = to + k * blocks.neighbour(og)
             if y[k] < 0:
                 blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og, streamed)
             else:
-                one[0] = cast(exact[k], inv)
-                blocks.put(one, 1, there, og, int(y[k]), 0)
+                blocks.put_over(cast(exact[k], inv), there, og, int(y[k]), scratch, streamed)
     blocks.settle(streamed)
 
 
