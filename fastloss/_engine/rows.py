@@ -632,7 +632,8 @@ def multiply_block(
 
 
 @leaf
-def finish(    row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
+def finish(
+    row: int, g: Array, j0: int, j1: int, columns: int, holds: int, inv: Any, temperature: float,
     other: int, og: Array, blend: Array, keep: int, work: int, maxima: Array, m: float, r: float,
     mode: int, hi: Any, lo: Any, a: float, b: Any, gt: float, spot: int, exact: Any, doubt: Any, extra: Pair,
     out: int, outg: Array, streamed: int,

@@ -114,14 +114,19 @@ gather_narrow, scatter_narrow = _directions(narrow=True)
 gather_wide, scatter_wide = _directions(narrow=False)
 
 
+def _of_two(context: Any, like: Any) -> tuple[Any, Any, int, int]:
+    """(type of rows of two, of a column of as many, how many, bytes of a number)."""
+    element, size = context.get_data_type(like), like.bitwidth // 8
+    count = 64 // size
+    return ir.VectorType(element, 2 * count), ir.VectorType(element, count), count, size
+
+
 @instruction
 def unzip(tyctx: Any, rows: Any, first: Any, second: Any, like: Any) -> Any:
     """Two columns from as many rows of two as a cache line has numbers. Addresses."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element, size = context.get_data_type(like), like.bitwidth // 8
-        count = 64 // size
-        pairs, column = ir.VectorType(element, 2 * count), ir.VectorType(element, count)
+        pairs, column, count, size = _of_two(context, like)
         both = builder.load(builder.inttoptr(args[0], pairs.as_pointer()), align=size)
         for k, to in enumerate(args[1:3]):
             numbers = _shuffle(builder, both, both, list(range(k, 2 * count, 2)))
@@ -136,9 +141,7 @@ def zipped(tyctx: Any, first: Any, second: Any, rows: Any, like: Any) -> Any:
     """The way back."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        element, size = context.get_data_type(like), like.bitwidth // 8
-        count = 64 // size
-        pairs, column = ir.VectorType(element, 2 * count), ir.VectorType(element, count)
+        pairs, column, count, size = _of_two(context, like)
         a, b = (
             builder.load(builder.inttoptr(each, column.as_pointer()), align=size) for each in args[:2]
         )
