@@ -40,7 +40,7 @@ def map_rows(
     owed_at, owed = owing_at[w], owing[w]
     owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, parts)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         row, other = blocks.row_address(x, xg, i), blocks.row_address(t, tg, i)
         keep = rows.keep_at(mine, room, inv)
@@ -94,7 +94,7 @@ def reduce_rows(
     count = blocks.segments(columns)
     owing_at[w, rows.TO] = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, parts)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
         if phase != rows.FINISH:
             rows.walk_segments(

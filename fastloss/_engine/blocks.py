@@ -469,6 +469,17 @@ def share(w: int, workers: int, first: int, last: int) -> Any:
     return range(first + tasks * w // workers, first + tasks * (w + 1) // workers)
 
 
+@inline
+def segment_of(task: int, workers: int, rows: int, count: int) -> Any:
+    """(row, segment) of a task, of `count` segments a row: row by row, as they lie in memory. Of rows that lie
+    side by side, which strips bring one segment of all at a time (0 workers), that segment of one after the
+    other.
+    """
+    if workers == 0:
+        return task % rows, task // rows
+    return task // count, task % count
+
+
 @leaf
 def segments(columns: int) -> int:
     return (columns + SEGMENT - 1) // SEGMENT

@@ -157,7 +157,7 @@ def cross_entropy_rows(
     owed_at, owed = owing_at[w], owing[w]
     owed_at[rows.TO] = turn = 0
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, parts)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, parts)
         slot = 2 * w + turn if phase == rows.WHOLE else i
         keep = rows.keep_at(mine, room, inv)
         y = view(own + 8 * i, 1, np.int64(0))[0]

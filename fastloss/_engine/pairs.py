@@ -577,7 +577,7 @@ def entropy_rows(
     mine, count = work + w * stride, blocks.segments(columns)
     none = cast(-np.inf, zero)
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, states)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, states)
         row, at, all_of = blocks.row_address(x, xg, i), (w if phase == WHOLE else i) * count, joined[w]
         if phase != FINISH:
             for k in range(k0, k1):
@@ -691,7 +691,7 @@ def pair_rows(
     mine, count = work + w * stride, blocks.segments(columns)
     none, rate = cast(-np.inf, inv), np.float64(inv)
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, states)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, states)
         row, other = blocks.row_address(x, xg, i), blocks.row_address(y, yg, i)
         at, of_row = (w if phase == WHOLE else i) * count, joined[w]
         if phase in (WHOLE, WALK):

@@ -45,6 +45,7 @@ from fastloss._engine.blocks import (
     padded,
     put,
     ragged,
+    segment_of,
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
@@ -221,14 +222,14 @@ def scaled(
 
 
 @leaf
-def task_of(task: int, phase: int, count: int, states: Array) -> Any:
+def task_of(task: int, workers: int, phase: int, count: int, states: Array) -> Any:
     """(row, first segment, last segment + 1) of a task, by whether there are states for each segment of
-    each row. One segment of all rows comes after the other: rows that lie side by side share cache lines.
+    each row.
     """
     if phase == WHOLE:
         return task, 0, count
-    n = states.shape[0] // count
-    return task % n, task // n, task // n + 1
+    i, k = segment_of(task, workers, states.shape[0] // count, count)
+    return i, k, k + 1
 
 
 @inline

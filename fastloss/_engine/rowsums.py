@@ -123,7 +123,7 @@ def reduce_terms(
             for i in range(i0, i1):
                 sums[i, 0] = row_sum(terms, (i - i0) * columns, columns)
         else:
-            i, k = task % rows, task // rows
+            i, k = blocks.segment_of(task, workers, rows, sums.shape[1])
             total = 0.0
             for j in range(k * SEGMENT, min((k + 1) * SEGMENT, columns), BLOCK):
                 n = min(BLOCK, columns - j)

@@ -59,7 +59,7 @@ def soft_cross_entropy_rows(
     owed_at[rows.TO] = 0
     companion = rows.BOTH if wanted == RATE else rows.WEIGHTS
     for task in blocks.share(w, workers, first, last):
-        i, k0, k1 = rows.task_of(task, phase, count, parts)
+        i, k0, k1 = rows.task_of(task, workers, phase, count, parts)
         slot = 2 * w if phase == rows.WHOLE else i
         keep = rows.keep_at(mine, room, inv)
         row, beside = blocks.row_address(x, xg, i), blocks.row_address(q, qg, i)
