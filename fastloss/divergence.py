@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fastloss._engine.arrays import Array, Axis
-from fastloss._engine.elementary import log, log_positive, log_ratio
+from fastloss._engine.elementary import log, log_normal, log_positive, log_ratio, ratio_normal
 from fastloss._engine.jit import inline
 from fastloss._engine.loss import BoundPullback, BoundValue, Operation, PairPullback, Pullback, Result
-from fastloss._engine.pairs import JS, KL, BoundLogits, js_term
+from fastloss._engine.pairs import JS, KL, BoundLogits, js_ordinary, js_term
 from fastloss._engine.rowsums import BoundRowSums, BoundTerms, Terms
 from fastloss._engine.vector import cast
 
@@ -28,6 +28,8 @@ __all__ = [
 
 
 # ---- formulas: the term of one probability, or of a pair ------------------------------------
+# Those of ordinary numbers (`vector.ordinary`) give what the others do, without what these need for zeros,
+# subnormal and infinite numbers, and for those that are no probabilities.
 @inline
 def information_formula(p: Any, _q: Any) -> Any:
     """-log p."""
@@ -41,6 +43,11 @@ def entropy_formula(p: Any, _q: Any) -> Any:
 
 
 @inline
+def entropy_ordinary(p: Any, _q: Any) -> Any:
+    return -(p * log_normal(p))
+
+
+@inline
 def cross_formula(p: Any, q: Any) -> Any:
     """-p log q."""
     zero, inf = cast(0.0, p), cast(np.inf, p)
@@ -48,6 +55,11 @@ def cross_formula(p: Any, q: Any) -> Any:
     t = -inf if q == inf else t
     t = inf if (q == zero) & (p > zero) else t
     return t if (p >= zero) & (q >= zero) else cast(np.nan, p)
+
+
+@inline
+def cross_ordinary(p: Any, q: Any) -> Any:
+    return -(p * log_normal(q))
 
 
 @inline
@@ -61,15 +73,17 @@ def kl_formula(p: Any, q: Any) -> Any:
 
 
 @inline
-def js_formula(p: Any, q: Any) -> Any:
-    """(p log(p/m) + q log(q/m)) / 2, m = (p + q)/2."""
-    return js_term(p, q)
+def kl_ordinary(p: Any, q: Any) -> Any:
+    return p * ratio_normal(p, q)
 
 
 _INFORMATION, _ENTROPY, _CROSS, _KL, _JS = (
-    Terms(formula)
-    for formula in (information_formula, entropy_formula, cross_formula, kl_formula, js_formula)
-)
+    Terms(formula, ordinary)
+    for formula, ordinary in (
+        (information_formula, information_formula), (entropy_formula, entropy_ordinary),
+        (cross_formula, cross_ordinary), (kl_formula, kl_ordinary), (js_term, js_ordinary),
+    )
+)  # fmt: skip
 
 
 # ---- doors: of probabilities ----------------------------------------------------------------

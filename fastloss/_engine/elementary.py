@@ -253,16 +253,22 @@ _TINY_64, _UP_64 = 2.0**-1022, 2.0**54
 
 
 @inline
-def _log_positive_32(x: Any) -> Any:
-    tiny = x < _TINY_32
-    i = bits(x * _UP_32 if tiny else x)
+def _log_normal_32(x: Any, less: Any) -> Any:
+    """log(2**-less x) of a normal x > 0."""
+    i = bits(x)
     k = np.int32(np.int32(i - _HALVES_32) >> _SHIFT_32)  # Numba widens each result
     f = from_bits(np.int32(i - np.int32(k << _SHIFT_32))) - _F(1.0)
-    n = _F(k) - (_F(24.0) if tiny else _F(0.0))
+    n = _F(k) - less
     c, q = _LOG_32, f * f
     even = fma(fma(fma(fma(c[8], q, c[6]), q, c[4]), q, c[2]), q, c[0])
     odd = fma(fma(fma(c[7], q, c[5]), q, c[3]), q, c[1])
     return fma(n, _LN2_32, fma(q, fma(odd, f, even), f))
+
+
+@inline
+def _log_positive_32(x: Any) -> Any:
+    tiny = x < _TINY_32
+    return _log_normal_32(x * _UP_32 if tiny else x, _F(24.0) if tiny else _F(0.0))
 
 
 @inline
@@ -272,13 +278,17 @@ def _log_32(x: Any) -> Any:
 
 
 @inline
-def _log_positive_64(x: Any) -> Any:
-    tiny = x < _TINY_64
-    u = x * _UP_64 if tiny else x
-    n, f = _split(u)
-    n -= 54.0 if tiny else 0.0
+def _log_normal_64(x: Any, less: Any) -> Any:
+    n, f = _split(x)
+    n -= less
     half, rest = _log_rest(f)
     return fma(n, _LN2_64[0], f - (half - fma(n, _LN2_64[1], rest)))
+
+
+@inline
+def _log_positive_64(x: Any) -> Any:
+    tiny = x < _TINY_64
+    return _log_normal_64(x * _UP_64 if tiny else x, 54.0 if tiny else 0.0)
 
 
 @inline
@@ -296,6 +306,17 @@ def _log_positive(x: Any) -> Any:
     if x == types.float32:
         return lambda x: _log_positive_32(x)
     return lambda x: _log_positive_64(x)
+
+
+def log_normal(x: Any) -> Any:
+    """log(x) of a normal x > 0, within an ulp; elsewhere anything. It takes three quarters of the time."""
+
+
+@by_type(log_normal)
+def _log_normal(x: Any) -> Any:
+    if x == types.float32:
+        return lambda x: _log_normal_32(x, _F(0.0))
+    return lambda x: _log_normal_64(x, 0.0)
 
 
 def log(x: Any) -> Any:
@@ -329,14 +350,14 @@ _MANTISSA_64, _ONE_64, _HALF_64 = np.int64((1 << 52) - 1), np.int64(1023 << 52),
 
 
 @inline
-def _log_ratio_32(a: Any, b: Any) -> Any:
-    low, lower = a < _TINY_32, b < _TINY_32
-    i, j = bits(a * _UP_32 if low else a), bits(b * _UP_32 if lower else b)
+def _ratio_normal_32(a: Any, b: Any, less: Any, more: Any) -> Any:
+    """log(2**(more - less) a/b) of normal a, b > 0."""
+    i, j = bits(a), bits(b)
     away = np.int32(i - j)
     k = np.int32(np.int32(away + _HALF_32) >> _SHIFT_32)
     one = np.int32(np.int32(j & _MANTISSA_32) | _ONE_32)
     v, u = from_bits(one), from_bits(np.int32(np.int32(one + away) - np.int32(k << _SHIFT_32)))
-    n = _F(k) - (_F(24.0) if low else _F(0.0)) + (_F(24.0) if lower else _F(0.0))
+    n = _F(k) - less + more
     z = (u - v) / (u + v)
     q = z * z
     p = fma(fma(_RATIO_32[2], q, _RATIO_32[1]), q, _RATIO_32[0])
@@ -344,14 +365,21 @@ def _log_ratio_32(a: Any, b: Any) -> Any:
 
 
 @inline
-def _log_ratio_64(a: Any, b: Any) -> Any:
-    low, lower = a < _TINY_64, b < _TINY_64
-    i, j = bits(a * _UP_64 if low else a), bits(b * _UP_64 if lower else b)
+def _log_ratio_32(a: Any, b: Any) -> Any:
+    low, lower, zero, up = a < _TINY_32, b < _TINY_32, _F(0.0), _F(24.0)
+    return _ratio_normal_32(
+        a * _UP_32 if low else a, b * _UP_32 if lower else b, up if low else zero, up if lower else zero
+    )
+
+
+@inline
+def _ratio_normal_64(a: Any, b: Any, less: Any, more: Any) -> Any:
+    i, j = bits(a), bits(b)
     away = i - j + _HALF_64
     k = np.int64(np.uint64(away + _BIAS) >> np.uint64(52))  # counted from 2048
     one = (j & _MANTISSA_64) | _ONE_64
     v, u = from_bits(one), from_bits(one + (away & _FRACTION) - _HALF_64)
-    n = from_bits(k | _WHOLE) - 4503599627372544.0 - (54.0 if low else 0.0) + (54.0 if lower else 0.0)
+    n = from_bits(k | _WHOLE) - 4503599627372544.0 - less + more
     d, w = u - v, u + v
     r = 1.0 / w
     z = d * r
@@ -363,6 +391,14 @@ def _log_ratio_64(a: Any, b: Any) -> Any:
     return fma(n, _LN2_HI_64, fma(n, _LN2_LO_64, z + z + fma(z * q, p, lost + lost)))
 
 
+@inline
+def _log_ratio_64(a: Any, b: Any) -> Any:
+    low, lower = a < _TINY_64, b < _TINY_64
+    return _ratio_normal_64(
+        a * _UP_64 if low else a, b * _UP_64 if lower else b, 54.0 if low else 0.0, 54.0 if lower else 0.0
+    )
+
+
 def log_ratio(a: Any, b: Any) -> Any:
     """log(a/b) of finite a, b > 0 within two ulps, however near they are; elsewhere anything."""
 
@@ -372,3 +408,14 @@ def _log_ratio(a: Any, b: Any) -> Any:
     if a == types.float32:
         return lambda a, b: _log_ratio_32(a, b)
     return lambda a, b: _log_ratio_64(a, b)
+
+
+def ratio_normal(a: Any, b: Any) -> Any:
+    """`log_ratio` of normal a, b > 0; elsewhere anything."""
+
+
+@by_type(ratio_normal)
+def _ratio_normal(a: Any, b: Any) -> Any:
+    if a == types.float32:
+        return lambda a, b: _ratio_normal_32(a, b, _F(0.0), _F(0.0))
+    return lambda a, b: _ratio_normal_64(a, b, 0.0, 0.0)

@@ -24,11 +24,20 @@ from numpy.typing import ArrayLike
 from fastloss._engine import arrays, blocks, launch, rows, strips, threads
 from fastloss._engine.arrays import Array, Axis
 from fastloss._engine.blocks import BLOCK, O_BLOCK, SEGMENT, T_BLOCK, X_BLOCK
-from fastloss._engine.elementary import by_type, exp_nonpositive, log1p, log1p_unit, log_ratio, two_sum
-from fastloss._engine.jit import inline, leaf
+from fastloss._engine.elementary import (
+    by_type,
+    exp_nonpositive,
+    log1p,
+    log1p_unit,
+    log_ratio,
+    ratio_normal,
+    two_sum,
+)
+from fastloss._engine.elementwise import STRIP
+from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, kernel
 from fastloss._engine.leaves import block_max, index_of
-from fastloss._engine.rowsums import reduced, row_sum, unit_of, with_classes
+from fastloss._engine.rowsums import reduced, row_sum, summed_if_ordinary, unit_of, with_classes
 from fastloss._engine.vector import (
     LANES,
     cast,
@@ -141,6 +150,18 @@ def _far(t: Any) -> Any:
     if t == types.float32:
         return lambda t: _far_32(t)
     return lambda t: _far_64(t)
+
+
+@inline
+def js_ordinary(p: Any, q: Any) -> Any:
+    """`js_term` of finite p, q > 0 whose halves are normal."""
+    half = cast(0.5, p)
+    a, b = half * p, half * q
+    m = a + b
+    t = abs(a - b) / m
+    less = a if a < b else b
+    beyond = half * m * far(t) + less * ratio_normal(less + less, m)
+    return half * m * near(t * t) if t <= cast(0.6, p) else beyond
 
 
 @inline
@@ -397,6 +418,9 @@ def js_terms(p: Array, q: Array, o: Array) -> None:
         o[j] = js_term(p[j], q[j])
 
 
+js_sum = leaf(bound(summed_if_ordinary, "js_sum", plain=js_ordinary))
+
+
 @leaf
 def js_means(
     a: Array, b: Array, m: Any, n: Any, inv: Any, p_of_e: Any, q_of_f: Any, shift: Any, top: Any,
@@ -649,6 +673,7 @@ def sum_pair(
     shift = cast(log1p(r) - log1p(q), inv)
     top, rest, q_top, q_rest = tops(of_row, inv, p_of_e, q_of_f, shift)
     state[FIRST] = state[SECOND] = state[THIRD] = state[FOURTH] = 0.0
+    guess = True  # that all probabilities are ordinary
     for j in range(j0, j1, BLOCK):
         size = min(BLOCK, j1 - j)
         a = blocks.block(row, g, j, size, none, blocks.buffer(work, X_BLOCK, inv))
@@ -666,8 +691,15 @@ def sum_pair(
             p2 = view(blocks.buffer(work, OTHER_BLOCK, inv), a.size, inv)
             probabilities(a, m, inv, p_of_e, p)
             probabilities(b, n, inv, q_of_f, p2)
-            js_terms(p, p2, view(blocks.buffer(work, X_BLOCK, inv), a.size, inv))
-            state[FIRST] += row_sum(view(blocks.buffer(work, X_BLOCK, inv), a.size, inv), 0, a.size)
+            more = 0.0
+            known = guess and a.size % STRIP == 0
+            if known:
+                more, known = js_sum(p, p2)
+                guess = known
+            if not known:
+                js_terms(p, p2, view(blocks.buffer(work, X_BLOCK, inv), a.size, inv))
+                more = row_sum(view(blocks.buffer(work, X_BLOCK, inv), a.size, inv), 0, a.size)
+            state[FIRST] += more
         else:
             state[FIRST] += kl_near(a, b, m, n, inv, p_of_e, q_of_f, shift)
 

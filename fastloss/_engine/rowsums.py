@@ -33,20 +33,42 @@ from fastloss._engine.elementwise import (
 )
 from fastloss._engine.jit import bound, inline, leaf
 from fastloss._engine.kernels import Kernel, call, kernel
-from fastloss._engine.leaves import scale
-from fastloss._engine.vector import LANES, added, fold, itemsize, lanes, part, view, wide
+from fastloss._engine.leaves import add_lanes, fold_sum, scale
+from fastloss._engine.vector import (
+    LANES,
+    added,
+    bits,
+    fold,
+    itemsize,
+    lanes,
+    note,
+    ordinary,
+    part,
+    view,
+    wide,
+)
 
 Formula = Callable[[Any, Any], Any]
 
 # Parts of a worker's scratch, a block each.
 P_BLOCK, Q_BLOCK, O_BLOCK, BLOCKS = 0, 1, 2, 3
 # Where the arguments of a formula's kernel lie in their block, eight bytes each.
-AT_P, AT_Q, AT_N, AT_LIKE, AT_O, AT_AHEAD, AT_Q_AHEAD, AT_ALONE, PLACES = range(9)
+AT_P, AT_Q, AT_N, AT_LIKE, AT_O, AT_AHEAD, AT_Q_AHEAD, AT_WANTED, PLACES = range(9)
+
+
+# What is made of numbers: their terms; the sum of those, of numbers that may all be ordinary; the sum.
+TERMS, GUESS, SUM = 0, 1, 2
 
 
 @inline
 def formula(p: Any, q: Any) -> Any:
     """Stands for the formula that `Terms` binds in its place."""
+    return p
+
+
+@inline
+def plain(p: Any, q: Any) -> Any:
+    """Stands for the formula of ordinary numbers, likewise."""
     return p
 
 
@@ -71,32 +93,61 @@ def row_sum(o: Array, first: int, n: int) -> float:
     return float(fold(total))
 
 
+def summed_if_ordinary(p: Array, q: Array) -> Any:
+    """(the sum of the terms of whole strips, whether all numbers are ordinary); if not, the sum of anything.
+
+    By a formula that asks nothing of its numbers: a comparison and a select for each of them take longer
+    than two instructions that note what to ask of all in the end.
+    """
+    wide()
+    total, low, seen = lanes(1.0), lanes(1.0), lanes(bits(p[0]))
+    for j in range(0, p.size, STRIP):
+        left, right, v = part(p, j), part(q, j), lanes(p[0])
+        left_2, right_2, v_2 = part(p, j + LANES), part(q, j + LANES), lanes(p[0])
+        note(seen, left)
+        note(seen, right)
+        note(seen, left_2)
+        note(seen, right_2)
+        for k in range(LANES):
+            v[k] = plain(left[k], right[k])
+            v_2[k] = plain(left_2[k], right_2[k])
+        add_lanes(v, total, low)
+        add_lanes(v_2, total, low)
+    return fold_sum(total, low, p[0]), ordinary(seen, p)
+
+
 # ---- kernels --------------------------------------------------------------------------------
 def of_terms(
     w: int, workers: int, first: int, last: int, p: int, q: int, n: int, like: Any, o: int, ahead: int,
-    q_ahead: int, alone: int,
+    q_ahead: int, wanted: int,
 ) -> None:
-    """What a formula makes of the n numbers, in whole vectors, that lie at p and q; `alone`: of whole strips
-    their sum alone, in float64.
+    """What a formula makes of the n numbers, in whole vectors, that lie at p and q; of whole strips their sum
+    alone, in float64, if that is `wanted`, and what to want next: SUM where numbers were not ordinary.
     """
-    if alone:
-        view(o, 1, 1.0)[0] = summed(view(p, n, like), view(q, n, like), like, like)
-    else:
+    if wanted == TERMS:
         made(p, q, n, like, like, o, ahead, q_ahead)
+        return
+    ps, qs, sums = view(p, n, like), view(q, n, like), view(o, 2, 1.0)
+    if wanted == GUESS:
+        sums[0], guessed = summed_if_ordinary(ps, qs)
+        if guessed:
+            sums[1] = GUESS
+            return
+    sums[0], sums[1] = summed(ps, qs, like, like), SUM
 
 
 @inline
 def make(
     formula: int, x: int, xg: Array, xc: int, y: int, yg: Array, yc: int, f: int, n: int, mine: int, to: int,
-    alone: int, like: Any,
+    wanted: int, like: Any,
 ) -> None:
-    """The terms of elements f to f + n - 1 of two arrays, padded, to memory at `to`; or `alone` their sum."""
+    """The terms of elements f to f + n - 1 of two arrays, padded, to memory at `to`; or what is `wanted`."""
     block = BLOCK * itemsize(like)
     at = mine + BLOCKS * block + LANES * itemsize(like)
     integers = view(at, PLACES, np.int64(0))
     p = piece(x, xg, xc, f, n, mine + P_BLOCK * block, like)
     integers[AT_P], integers[AT_N], integers[AT_O] = p.ctypes.data, p.size, to
-    integers[AT_AHEAD], integers[AT_ALONE] = ahead_of(x, xg, xc, f, p), alone
+    integers[AT_AHEAD], integers[AT_WANTED] = ahead_of(x, xg, xc, f, p), wanted
     integers[AT_Q], integers[AT_Q_AHEAD] = integers[AT_P], integers[AT_AHEAD]
     if y:
         q = piece(y, yg, yc, f, n, mine + Q_BLOCK * block, like)
@@ -119,17 +170,21 @@ def reduce_terms(
     for task in blocks.share(w, workers, first, last):
         if columns <= BLOCK:
             i0, i1 = task * group, min((task + 1) * group, rows)
-            make(formula, x, xg, xc, y, yg, yc, i0 * columns, (i1 - i0) * columns, mine, to, 0, zero)
+            make(formula, x, xg, xc, y, yg, yc, i0 * columns, (i1 - i0) * columns, mine, to, TERMS, zero)
             for i in range(i0, i1):
                 sums[i, 0] = row_sum(terms, (i - i0) * columns, columns)
         else:
             i, k = blocks.segment_of(task, workers, rows, sums.shape[1])
-            total = 0.0
+            total, alone = 0.0, GUESS
             for j in range(k * SEGMENT, min((k + 1) * SEGMENT, columns), BLOCK):
                 n = min(BLOCK, columns - j)
-                alone = int(n % STRIP == 0)
-                make(formula, x, xg, xc, y, yg, yc, i * columns + j, n, mine, to, alone, zero)
-                total += view(to, 1, 1.0)[0] if alone else row_sum(terms, 0, n)
+                wanted = alone if n % STRIP == 0 else TERMS
+                make(formula, x, xg, xc, y, yg, yc, i * columns + j, n, mine, to, wanted, zero)
+                if wanted == TERMS:
+                    total += row_sum(terms, 0, n)
+                else:
+                    total += view(to, 2, 1.0)[0]
+                    alone = int(view(to, 2, 1.0)[1])
             sums[i, k] = total
 
 
@@ -149,7 +204,7 @@ def map_terms(
         for f in range(task * SEGMENT, min((task + 1) * SEGMENT, size), BLOCK):
             n = min(BLOCK, size - f)
             o = place(out, og, oc, f, n, apart, scratch, unit)
-            make(formula, x, xg, xc, 0, xg, xc, f, n, mine, o.ctypes.data, 0, unit)
+            make(formula, x, xg, xc, 0, xg, xc, f, n, mine, o.ctypes.data, TERMS, unit)
             scale(o, unit, o, 0)
             if o.ctypes.data == scratch:
                 scatter(o, n, out, og, oc, f, streamed)
@@ -157,12 +212,14 @@ def map_terms(
 
 
 class Terms:
-    """A formula's kernel, of one block."""
+    """A formula's kernel, of one block; `ordinary` gives the same of ordinary numbers."""
 
-    def __init__(self, formula: Formula) -> None:
+    def __init__(self, formula: Formula, ordinary: Formula) -> None:
         name = formula.__name__
         pair = inline(bound(of_pair, f"{name}_{of_pair.__name__}", formula=formula))
         meanings = leaves_of(pair, name, losses, summed)
+        guess = summed_if_ordinary
+        meanings[guess.__name__] = leaf(bound(guess, f"{name}_{guess.__name__}", plain=ordinary))
         self._kernel: Kernel = kernel(bound(of_terms, f"{name}_{of_terms.__name__}", **meanings))
 
     def address(self, like: np.floating[Any]) -> int:

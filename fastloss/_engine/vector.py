@@ -288,6 +288,49 @@ def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
     return types.int64(m, x, types.int64), codegen
 
 
+def _places(context: Any, x: Any) -> tuple[Any, int, int]:
+    """The type of LANES integers as wide as x's numbers; the bits of twice the smallest normal one, of inf."""
+    size = _llvm(context, x)[1]
+    one = 1 << (23 if size == 4 else 52)
+    return ir.VectorType(ir.IntType(8 * size), LANES), 2 * one, (0xFF if size == 4 else 0x7FF) * one
+
+
+@instruction
+def note(tyctx: Any, seen: Any, x: Any) -> Any:
+    """Remember in `seen`, LANES integers, 0 at first, what LANES numbers are, for `ordinary` to tell.
+
+    Less the bits of the smallest of them, those of ordinary numbers are below all others as unsigned integers;
+    the larger ones are kept. It takes two instructions.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, least, _ = _places(context, x)
+        numbers = builder.bitcast(loaded(context, builder, x, args[1]), vector)
+        new = builder.sub(numbers, ir.Constant(vector, [least] * LANES))
+        old = loaded(context, builder, seen, args[0])
+        larger = builder.select(builder.icmp_unsigned(">", new, old), new, old)
+        stored(context, builder, seen, args[0], larger)
+        return context.get_dummy_value()
+
+    return types.void(seen, x), codegen
+
+
+@instruction
+def ordinary(tyctx: Any, seen: Any, x: Any) -> Any:
+    """Whether all numbers, of the type of x's, that `note` saw are finite, positive and at least twice the
+    smallest normal one: their halves are normal, too.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, least, infinite = _places(context, x)
+        numbers = loaded(context, builder, seen, args[0])
+        beyond = builder.icmp_unsigned(">=", numbers, ir.Constant(vector, [infinite - least] * LANES))
+        flags = builder.bitcast(beyond, ir.IntType(LANES))
+        return builder.icmp_unsigned("==", flags, flags.type(0))
+
+    return types.boolean(seen, x), codegen
+
+
 @instruction
 def store(tyctx: Any, v: Any, to: Any) -> Any:
     """to[:LANES] = v, as one vector store, in the type of `to`: it holds that of v, or is narrower."""
