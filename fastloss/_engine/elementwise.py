@@ -38,8 +38,9 @@ from fastloss._engine.vector import cast as to_type
 
 Formula = Callable[[Any, Any, Any, Any], Any]
 
-# What is made: losses, their gradient too, the diagonal of their Hessian too; the sum of losses alone.
-VALUE, GRAD, HESS, SUM = 0, 1, 2, 3
+# What is made: losses, their gradient too, the diagonal of their Hessian too; the sum of losses alone, or with
+# their gradient.
+VALUE, GRAD, HESS, SUM, SUM_GRAD = 0, 1, 2, 3, 4
 # Numbers that a formula is called for at once: some of three arrays stay in L1.
 BLOCK = 4096
 # Numbers between these loops and their prefetch, beside AHEAD: they take less time than rows' loops.
@@ -132,6 +133,24 @@ def slopes(
             d[k] = slope * rate
         store(v, part(o, j))
         store(d, part(g, j))
+
+
+def slopes_summed(
+    z: Array, y: Array, a: Any, b: Any, rate: Any, g: Array, ahead: int, y_ahead: int
+) -> Any:
+    """`summed`, and g = the slopes times `rate`."""
+    wide()
+    total, low = lanes(1.0), lanes(1.0)
+    for j in range(0, z.size, LANES):
+        prefetch(z, j + ahead)
+        prefetch(y, j + y_ahead)
+        left, right, v, d = part(z, j), part(y, j), lanes(a), lanes(a)
+        for k in range(LANES):
+            v[k], slope, _ = formula(left[k], right[k], a, b)
+            d[k] = slope * rate
+        add_lanes(v, total, low)
+        store(d, part(g, j))
+    return fold_sum(total, low, a)
 
 
 def curves(
@@ -231,6 +250,8 @@ def of_block(
     zs, ys, os = view(z, n, a), view(y, n, a), view(o, n, a)
     if wanted == SUM:
         view(o, 1, 1.0)[0] = summed(zs, ys, a, b)
+    elif wanted == SUM_GRAD:
+        view(o, 1, 1.0)[0] = slopes_summed(zs, ys, a, b, rate, view(g, n, a), ahead, y_ahead)
     elif wanted == VALUE:
         made(z, y, n, a, b, o, ahead, y_ahead)
     elif wanted == GRAD:
@@ -263,7 +284,7 @@ def reduce_blocks(
     integers, numbers = view(at, 12, np.int64(0)), view(at, 12, 0.0)
     numbers[AT_A], numbers[AT_B], numbers[AT_RATE] = a, b, rate
     integers[AT_O] = mine + O_BLOCK * block
-    apart, alone = int(weights or streamed), wanted == VALUE and not weights and not out
+    apart, alone = int(weights or streamed), wanted <= GRAD and not weights and not out
     for task in blocks.share(w, workers, first, last):
         total = 0.0
         for f in range(task * SEGMENT, min((task + 1) * SEGMENT, size), BLOCK):
@@ -283,11 +304,10 @@ def reduce_blocks(
             integers[AT_G], integers[AT_H] = gb.ctypes.data, hb.ctypes.data
             integers[AT_AHEAD], integers[AT_Y_AHEAD] = ahead_of(z, zg, zc, f, zb), ahead_of(y, yg, yc, f, yb)
             summed = alone and n % STRIP == 0
-            integers[AT_WANTED] = SUM if summed else wanted
-            call(formula, at, 0, 1, 1, 0, 1)
+            integers[AT_WANTED] = wanted
             if summed:
-                total += view(mine + O_BLOCK * block, 1, 1.0)[0]
-                continue
+                integers[AT_WANTED] = SUM if wanted == VALUE else SUM_GRAD
+            call(formula, at, 0, 1, 1, 0, 1)
             if wanted >= HESS:
                 if weights:
                     weighted(hb, sb)
@@ -298,6 +318,9 @@ def reduce_blocks(
                     weighted(gb, sb)
                 if gb.ctypes.data == mine + G_BLOCK * block:
                     scatter(gb, n, grad, gg, gc, f, streamed)
+            if summed:
+                total += view(mine + O_BLOCK * block, 1, 1.0)[0]
+                continue
             if n < o.size:
                 blocks.pad(o, n, zero)
             total += dot_sum(o, 0, sb, 0, zero, 0, 0)[0] if weights else sum_of(o, 0, 0)
@@ -320,7 +343,7 @@ class Elementwise:
 
     def __init__(self, formula: Formula) -> None:
         name = formula.__name__
-        meanings = leaves_of(formula, name, losses, summed, slopes, curves)
+        meanings = leaves_of(formula, name, losses, summed, slopes, slopes_summed, curves)
         self._kernel: Kernel = kernel(bound(of_block, f"{name}_{of_block.__name__}", **meanings))
 
     def address(self, like: np.floating[Any]) -> int:
