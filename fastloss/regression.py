@@ -119,7 +119,7 @@ def parts(q: Any, u: Any) -> Any:
 
 @by_type(parts)
 def _parts(q: Any, u: Any) -> Any:
-    if q == types.float32:
+    if q == u == types.float32:
         return lambda q, u: _parts_32(q, u)
     return lambda q, u: _parts_64(q, u)
 

@@ -14,7 +14,7 @@ from closeness import assert_close
 
 import fastloss as fl
 from fastloss import reference
-from fastloss._engine import elementary
+from fastloss._engine import elementary, vector
 
 Rng = np.random.Generator
 inf, nan = np.inf, np.nan
@@ -50,6 +50,16 @@ def positive(a: Any, _: Any) -> Any:
 
 
 @numba.njit(forceinline=True, error_model="numpy")
+def normal_ratio(a: Any, b: Any) -> Any:
+    return elementary.ratio_normal(a, b)
+
+
+@numba.njit(forceinline=True, error_model="numpy")
+def normal(a: Any, _: Any) -> Any:
+    return elementary.log_normal(a)
+
+
+@numba.njit(forceinline=True, error_model="numpy")
 def one_more(a: Any, _: Any) -> Any:
     return elementary.log1p(a)
 
@@ -67,7 +77,8 @@ BOTH, WIDE = (np.float32, np.float64), (np.float64,)
     [
         (which, dtype)
         for which, dtypes in {
-            "log_ratio": BOTH, "log_positive": BOTH, "log1p_unit": BOTH, "log1p": WIDE,
+            "log_ratio": BOTH, "log_positive": BOTH, "ratio_normal": BOTH, "log_normal": BOTH,
+            "log1p_unit": BOTH, "log1p": WIDE,
         }.items()
         for dtype in dtypes
     ],
@@ -85,20 +96,22 @@ def test_logarithms(which: str, dtype: type, rng: Rng) -> None:
     a[-1], b[-1], a[-2], b[-2] = limits.max, limits.smallest_subnormal, limits.smallest_subnormal, limits.max
     a[-3] = np.nextafter(b[-3], dtype(2))
     a, b = (np.maximum(v, limits.smallest_subnormal) for v in (a, b))
+    if which in ("log_normal", "ratio_normal"):
+        a, b = np.maximum(a, limits.tiny), np.maximum(b, limits.tiny)
     if which == "log1p_unit":  # of 0 to 1
         a = np.where(a > 1, rng.random(a.size), a).astype(dtype)
         a[:5] = 0, 1, np.nextafter(dtype(1), dtype(0)), 0.5, limits.tiny
     function = {
-        "log_ratio": ratio, "log_positive": positive, "log1p": one_more, "log1p_unit": one_more_at_most
+        "log_ratio": ratio, "log_positive": positive, "ratio_normal": normal_ratio, "log_normal": normal,
+        "log1p": one_more, "log1p_unit": one_more_at_most,
     }[which]
     with mpmath.workprec(160):
         for x, y, got in zip(a.tolist(), b.tolist(), loop_of(function)(a, b).tolist(), strict=True):
             truth = {
-                "log_ratio": lambda x, y: mpmath.log(mpmath.mpf(x) / y),
-                "log_positive": lambda x, _: mpmath.log(mpmath.mpf(x)),
+                "ratio": lambda x, y: mpmath.log(mpmath.mpf(x) / y),
+                "log": lambda x, _: mpmath.log(mpmath.mpf(x)),
                 "log1p": lambda x, _: mpmath.log1p(mpmath.mpf(x)),
-                "log1p_unit": lambda x, _: mpmath.log1p(mpmath.mpf(x)),
-            }[which](x, y)
+            }["ratio" if "ratio" in which else which.partition("_")[0]](x, y)
             unit = mpmath.ldexp(1, max(mpmath.frexp(abs(truth))[1] - limits.nmant - 1, -1074)) if truth else 0
             assert abs(got - truth) <= 2 * unit, (x, y)
 
@@ -130,6 +143,58 @@ def test_probabilities_of_every_kind(columns: int, dtype: type) -> None:
     np.testing.assert_allclose(fl.kl_divergence(p, q), expected[:, 1], **close)
     np.testing.assert_allclose(fl.js_divergence(p, q), expected[:, 2], **close)
     np.testing.assert_allclose(fl.entropy(p), reference.entropy(p), **close)
+
+
+def oddities(dtype: type) -> list[Any]:
+    """Numbers that the formulas of ordinary ones may not see."""
+    least = np.finfo(dtype).tiny
+    below = np.nextafter(2 * least, dtype(0))
+    return [0.0, -0.0, np.finfo(dtype).smallest_subnormal, least, below, -least, -1.0, inf, -inf, nan, -nan]
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_odd_probabilities_late_in_a_row(name: str, dtype: type, rng: Rng) -> None:
+    """Among ordinary ones, in p, in q, or in both: what one number does is what it does in a short row."""
+    odd, columns, at = oddities(dtype), 3 * 4096 + 100, 5001
+    p, q = (rng.random((3 * len(odd), columns)).astype(dtype) + dtype(0.1) for _ in range(2))
+    p[: len(odd), at] = p[len(odd) : 2 * len(odd), at] = odd
+    q[2 * len(odd) :, at] = q[len(odd) : 2 * len(odd), at] = odd
+    given = (p,) if name == "entropy" else (p, q)
+    ours, alone = getattr(fl, name)(*given), getattr(fl, name)(*(each[:, at : at + 1] for each in given))
+    rest = getattr(reference, name)(*(np.delete(each, at, axis=1).astype(np.float64) for each in given))
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_allclose(ours, rest + alone, rtol=16 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", PROBABILITIES)
+def test_the_smallest_and_largest_ordinary_probabilities(name: str, dtype: type) -> None:
+    limits, rows, columns = np.finfo(dtype), 2, 2 * 4096
+    p, q = np.full((rows, columns), 2 * limits.tiny), np.full((rows, columns), 2 * limits.tiny)
+    p[1] = limits.max / columns / 10_000  # all that they sum up to is finite
+    q[:, ::3] *= 1.5
+    given = (p.astype(dtype),) if name == "entropy" else (p.astype(dtype), q.astype(dtype))
+    truth = getattr(reference, name)(*(each.astype(np.longdouble) for each in given))
+    np.testing.assert_allclose(getattr(fl, name)(*given), truth.astype(dtype), rtol=16 * limits.eps)
+
+
+@pytest.mark.parametrize("dtype", BOTH)
+def test_what_is_ordinary(dtype: type, rng: Rng) -> None:
+    """Finite, positive, and with a normal half: of LANES numbers one that is not is found wherever it is."""
+
+    @numba.njit
+    def all_are(x: Any) -> Any:
+        seen = vector.lanes(vector.bits(x[0]))
+        for j in range(0, x.size, vector.LANES):
+            vector.note(seen, vector.part(x, j))
+        return vector.ordinary(seen, x)
+
+    limits = np.finfo(dtype)
+    fine = [2 * limits.tiny, limits.max, 1.0]
+    for k, value in enumerate(fine + oddities(dtype)):
+        for at in rng.integers(0, 4 * vector.LANES, 5):
+            x = rng.random(4 * vector.LANES).astype(dtype) + dtype(0.5)
+            x[at] = value
+            assert all_are(x) == (k < len(fine)), (value, at)
 
 
 def test_information(dtype: type) -> None:

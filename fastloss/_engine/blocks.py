@@ -471,9 +471,8 @@ def share(w: int, workers: int, first: int, last: int) -> Any:
 
 @inline
 def segment_of(task: int, workers: int, rows: int, count: int) -> Any:
-    """(row, segment) of a task, of `count` segments a row: row by row, as they lie in memory. Of rows that lie
-    side by side, which strips bring one segment of all at a time (0 workers), that segment of one after the
-    other.
+    """(row, segment) of a task, of `count` segments a row: row by row, as they lie in memory. Strips (0
+    workers) bring one segment of rows that lie side by side: there one segment of all is after the other.
     """
     if workers == 0:
         return task % rows, task // rows

@@ -38,8 +38,8 @@ from fastloss._engine.vector import cast as to_type
 
 Formula = Callable[[Any, Any, Any, Any], Any]
 
-# What is made: losses, their gradient too, the diagonal of their Hessian too; the sum of losses alone, or with
-# their gradient.
+# What is made: losses, their gradient too, the diagonal of their Hessian too; the sum of losses alone, or
+# with their gradient.
 VALUE, GRAD, HESS, SUM, SUM_GRAD = 0, 1, 2, 3, 4
 # Numbers that a formula is called for at once: some of three arrays stay in L1.
 BLOCK = 4096

@@ -418,7 +418,7 @@ def js_terms(p: Array, q: Array, o: Array) -> None:
         o[j] = js_term(p[j], q[j])
 
 
-js_sum = leaf(bound(summed_if_ordinary, "js_sum", plain=js_ordinary))
+js_sum: Any = leaf(bound(summed_if_ordinary, "js_sum", plain=js_ordinary))
 
 
 @leaf

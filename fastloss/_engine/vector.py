@@ -289,7 +289,7 @@ def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
 
 
 def _places(context: Any, x: Any) -> tuple[Any, int, int]:
-    """The type of LANES integers as wide as x's numbers; the bits of twice the smallest normal one, of inf."""
+    """The type of LANES integers like x's numbers; the bits of twice the smallest normal one, and of inf."""
     size = _llvm(context, x)[1]
     one = 1 << (23 if size == 4 else 52)
     return ir.VectorType(ir.IntType(8 * size), LANES), 2 * one, (0xFF if size == 4 else 0x7FF) * one
@@ -299,8 +299,8 @@ def _places(context: Any, x: Any) -> tuple[Any, int, int]:
 def note(tyctx: Any, seen: Any, x: Any) -> Any:
     """Remember in `seen`, LANES integers, 0 at first, what LANES numbers are, for `ordinary` to tell.
 
-    Less the bits of the smallest of them, those of ordinary numbers are below all others as unsigned integers;
-    the larger ones are kept. It takes two instructions.
+    Less the bits of the smallest of them, those of ordinary numbers are, as unsigned integers, below all
+    others; the larger ones are kept. It takes two instructions.
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
