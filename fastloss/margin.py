@@ -89,7 +89,6 @@ def hinge_sums(
     at = mine + BLOCKS * block
     integers, numbers = view(at, 12, np.int64(0)), view(at, 12, 0.0)
     numbers[elementwise.AT_B] = margin
-    integers[elementwise.AT_WANTED] = elementwise.GRAD if wanted else elementwise.VALUE
     integers[elementwise.AT_O], integers[elementwise.AT_G] = mine + O_BLOCK * block, mine + G_BLOCK * block
     for i in blocks.share(w, workers, first, last):
         y = targets[i]
@@ -108,12 +107,21 @@ def hinge_sums(
             integers[elementwise.AT_Z] = integers[elementwise.AT_Y] = z.ctypes.data
             integers[elementwise.AT_N] = z.size
             integers[elementwise.AT_AHEAD] = integers[elementwise.AT_Y_AHEAD] = blocks.ahead_of(row, xg, j, z)
+            # Where the target is the losses are needed one by one.
+            alone = n % elementwise.STRIP == 0 and not j <= y < j + n
+            if alone:
+                integers[elementwise.AT_WANTED] = elementwise.SUM_GRAD if wanted else elementwise.SUM
+            else:
+                integers[elementwise.AT_WANTED] = elementwise.GRAD if wanted else elementwise.VALUE
             call(formula, at, 0, 1, 1, 0, 1)
-            if n < o.size:
-                blocks.pad(o, n, zero)
-            if j <= y < j + n:
-                o[y - j] = zero
-            total += leaves.sum_of(o, 0, 0)
+            if alone:
+                total += view(mine + O_BLOCK * block, 1, 1.0)[0]
+            else:
+                if n < o.size:
+                    blocks.pad(o, n, zero)
+                if j <= y < j + n:
+                    o[y - j] = zero
+                total += leaves.sum_of(o, 0, 0)
             if wanted:
                 if n < o.size:
                     blocks.pad(g, n, zero)
