@@ -36,6 +36,7 @@ from fastloss._engine.vector import (
     cast,
     fence,
     first_of,
+    fold_max,
     from_bits,
     itemsize,
     lanes,
@@ -45,6 +46,8 @@ from fastloss._engine.vector import (
     poke,
     prefetch,
     put_first,
+    raise_lanes,
+    scaled,
     store,
     stream,
     view,
@@ -206,36 +209,59 @@ def widen(address: int, n: int, to: Array) -> None:
     convert(part(lying, n - LANES), part(to, n - LANES))
 
 
-def narrow(results: Array, n: int, address: int, streamed: int) -> None:
-    """Write n >= FEW results as halves that lie aligned, native and contiguous; where `streamed`, the
-    cache lines that lie wholly within them past the cache.
+def widen_and_top(address: int, n: int, to: Array) -> Any:
+    """`widen` of n >= LANES halves, and the largest of them as `leaves.block_max` finds it."""
+    wide()
+    lying, m, odd = view(address, n, _i2), lanes(to[0]), 0
+    for k in range(LANES):
+        m[k] = cast(-np.inf, m[k])
+    for j in range(0, n - LANES + 1, LANES):
+        prefetch(lying, j + AHEAD)
+        convert(part(lying, j), part(to, j))
+        odd = raise_lanes(m, part(to, j), odd)
+    convert(part(lying, n - LANES), part(to, n - LANES))
+    odd = raise_lanes(m, part(to, n - LANES), odd)
+    top = fold_max(m)
+    return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
+
+
+def narrow(results: Array, c: Any, n: int, address: int, streamed: int) -> None:
+    """Write n >= FEW results, of LANES and more c times what they are, as halves that lie aligned, native and
+    contiguous; where `streamed`, the cache lines that lie wholly within them past the cache.
     """
     wide()
-    lying = view(address, n, _i2)
+    lying, v = view(address, n, _i2), lanes(results[0])
     if n < LANES:
         convert_few(results, lying)
         convert_few(part(results, n - FEW), part(lying, n - FEW))
         return
     if not streamed:
         for j in range(0, n - LANES + 1, LANES):
-            convert(part(results, j), part(lying, j))
-        convert(part(results, n - LANES), part(lying, n - LANES))
+            scaled(part(results, j), c, v)
+            convert(v, part(lying, j))
+        scaled(part(results, n - LANES), c, v)
+        convert(v, part(lying, n - LANES))
         return
     first = (-address & 63) // 2
     last = n - (n - first) % LANES
     line = lanes(_i2)
-    convert(part(results, 0), line)
     if first:
+        scaled(part(results, 0), c, v)
+        convert(v, line)
         wait(line, first, address, streamed)
     for j in range(first, last, LANES):
-        convert(part(results, j), line)
+        scaled(part(results, j), c, v)
+        convert(v, line)
         stream(line, address + 2 * j, 1)
-    convert(part(results, n - LANES), line)
+    scaled(part(results, n - LANES), c, v)
+    convert(v, line)
     if last < n:
         rest = line.ctypes.data + 2 * (last - (n - LANES))
         wait(view(rest, n - last, _i2), n - last, address + 2 * last, streamed)
 
 
+take_float16: Any = leaf(bound(widen_and_top, "take_float16", convert=widen_float16))
+take_bfloat16: Any = leaf(bound(widen_and_top, "take_bfloat16", convert=widen_bfloat16))
 load_float16 = leaf(bound(widen, "load_float16", convert=widen_float16, convert_few=widen_few_float16))
 load_bfloat16 = leaf(bound(widen, "load_bfloat16", convert=widen_bfloat16, convert_few=widen_few_bfloat16))
 put_float16 = leaf(bound(narrow, "put_float16", convert=narrow_float16, convert_few=narrow_few_float16))
@@ -246,6 +272,33 @@ put_bfloat16 = leaf(bound(narrow, "put_bfloat16", convert=narrow_bfloat16, conve
 def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
     """Whether n halves lie so that vectors of them can be moved."""
     return step == 2 and not swap and address % 2 == 0 and n >= FEW
+
+
+@inline
+def vectors_of_halves(address: int, g: Array, n: int) -> bool:
+    """Whether n elements are LANES halves or more that lie so."""
+    there = n >= LANES and in_vectors(address, g[STRIDE], g[SWAP] != 0, n)
+    return bool(there and (g[CODE] == _F2 or g[CODE] == _BF16))
+
+
+@leaf
+def load_halves(address: int, g: Array, n: int, fill: Any, scratch: int) -> Any:
+    """`load_padded` of vectors of halves, and the largest of these."""
+    outlined()
+    to = view(scratch, padded(n), fill)
+    top = take_float16(address, n, to) if g[CODE] == _F2 else take_bfloat16(address, n, to)
+    pad(to, n, fill)
+    return top
+
+
+@leaf
+def put_halves(results: Array, c: Any, n: int, address: int, g: Array, streamed: int) -> None:
+    """Write c times n results as vectors of halves."""
+    outlined()
+    if g[CODE] == _F2:
+        put_float16(results, c, n, address, streamed)
+    else:
+        put_bfloat16(results, c, n, address, streamed)
 
 
 @leaf
@@ -423,9 +476,9 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
     address, step, code, swap = row + j * g[STRIDE], g[STRIDE], g[CODE], g[SWAP] != 0
     if not g[DIRECT]:
         if code == _F2 and in_vectors(address, step, swap, n):
-            put_float16(results, n, address, streamed)
+            put_float16(results, cast(1.0, results[0]), n, address, streamed)
         elif code == _BF16 and in_vectors(address, step, swap, n):
-            put_bfloat16(results, n, address, streamed)
+            put_bfloat16(results, cast(1.0, results[0]), n, address, streamed)
         else:
             for k in range(n):
                 put_one(results[k], address + k * step, code, swap)

@@ -12,6 +12,7 @@ finds no loop over half types worth vectorising.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -110,11 +111,14 @@ def _float_of_bfloat16(context: Any, builder: Any, h: Any) -> Any:
 
 def _bfloat16_of_float(context: Any, builder: Any, x: Any) -> Any:
     u = builder.bitcast(x, _like(x, _I32))
-    sixteen = _constant(x, _I32, 16)
-    number = builder.lshr(_to_even(builder, u, 16), sixteen)
-    quiet = builder.or_(builder.lshr(u, sixteen), _constant(x, _I32, 0x40))
-    found = builder.select(builder.fcmp_unordered("uno", x, x), quiet, number)
-    return builder.trunc(found, _like(x, _I16))
+    quiet = builder.or_(u, _constant(x, _I32, 0x40_0000))
+    found = builder.select(builder.fcmp_unordered("uno", x, x), quiet, _to_even(builder, u, 16))
+    if not isinstance(x.type, ir.VectorType) or sys.byteorder == "big":
+        return builder.trunc(builder.lshr(found, _constant(x, _I32, 16)), _like(x, _I16))
+    count = x.type.count  # every other half: one instruction of two vectors
+    halves = builder.bitcast(found, ir.VectorType(_I16, 2 * count))
+    odd = ir.Constant(ir.VectorType(_I32, count), list(range(1, 2 * count, 2)))
+    return builder.shuffle_vector(halves, halves, odd)
 
 
 def _to_even(builder: Any, u: Any, bits: int) -> Any:

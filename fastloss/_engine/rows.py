@@ -40,13 +40,16 @@ from fastloss._engine.blocks import (
     block,
     buffer,
     in_vectors,
+    load_halves,
     load_padded,
     pad,
     padded,
     put,
+    put_halves,
     ragged,
     segment_of,
     segments,
+    vectors_of_halves,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
@@ -202,6 +205,9 @@ def scaled(
     c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
     factor = cast(c / mass(LOGITS, m, r) * b, inv)
     to, at = out + j * g[STRIDE], spot - j
+    if vectors_of_halves(to, g, n) and not 0 <= at < n:
+        put_halves(exps, factor, n, to, g, streamed)
+        return
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
     # Made where they belong: whole vectors of them, and streamed ones from the first cache line on.
     first = min(n, (-to & 63) // itemsize(inv)) if streamed else 0
@@ -273,15 +279,20 @@ def walk(
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         loose = companion <= COTANGENTS  # whose loops take what fills no lanes from elsewhere
-        x = ragged(row, g, j, n, fill, x_block) if loose else block(row, g, j, n, fill, x_block)
-        ahead = ahead_of(row, g, j, x)
-        if j <= spot < j + n:
-            load_padded(row + j * g[STRIDE], g, n, fill, x_block)
+        here = row + j * g[STRIDE]
+        if holds == LOGITS and vectors_of_halves(here, g, n) and not j <= spot < j + n:
+            top = load_halves(here, g, n, fill, x_block)
             x = view(x_block, padded(n), fill)
-            x[spot - j] = value
-            ahead = ahead_of(row, g, j, x)
+        else:
+            x = ragged(row, g, j, n, fill, x_block) if loose else block(row, g, j, n, fill, x_block)
+            if j <= spot < j + n:
+                load_padded(here, g, n, fill, x_block)
+                x = view(x_block, padded(n), fill)
+                x[spot - j] = value
+            top = block_max(x, x_block)
+        ahead = ahead_of(row, g, j, x)
         exps = x if holds == PROBS else kept(work, keep, j, n, inv)
-        old, top = m, block_max(x, x_block)
+        old = m
         s = mass(holds, old, r)  # up to here, below `old`
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
         # raise the maximum need not wait for that block's own.
@@ -365,9 +376,14 @@ def walk_block(
     """
     outlined()
     tail = buffer(work, X_BLOCK, inv)
-    x, exps = ragged(row, g, 0, n, cast(-np.inf, inv), tail), kept(work, keep, 0, n, inv)
+    none, exps = cast(-np.inf, inv), kept(work, keep, 0, n, inv)
+    if vectors_of_halves(row, g, n):
+        m = load_halves(row, g, n, none, tail)
+        x = view(tail, padded(n), none)
+    else:
+        x = ragged(row, g, 0, n, none, tail)
+        m = block_max(x, tail)
     ahead = ahead_of(row, g, 0, x)
-    m = block_max(x, tail)
     if owed_at[TO]:
         pay(0, n, n, owed_at, owed, maxima[owed_at[SLOT]], owed_g, streamed, work, inv)
         owed_at[TO] = 0
