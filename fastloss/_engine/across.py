@@ -39,6 +39,7 @@ from fastloss._engine.leaves import LOGITS
 from fastloss._engine.vector import (
     LANES,
     added,
+    bits,
     cast,
     fence,
     itemsize,
@@ -46,9 +47,11 @@ from fastloss._engine.vector import (
     larger,
     maximum,
     multiplied,
+    nan_where,
     outlined,
     part,
     prefetch,
+    raise_rows,
     scaled,
     store,
     stream,
@@ -138,12 +141,14 @@ def batch_size(columns: int) -> int:
 # ---- leaves ---------------------------------------------------------------------------------
 @leaf
 def largest_across(at: int, step: int, n: int, top: Array) -> None:
-    """top[k] = the largest of row k in n columns, NaN if any is."""
+    """top[k] = the largest of row k in n columns, NaN if any is; a zero is +0."""
     wide()
-    m = lanes(top[0])
-    store(view(at, LANES, top[0]), m)
-    for j in range(1, n):
-        larger(m, view(at + j * step, LANES, top[0]), m)
+    m, seen = lanes(top[0]), lanes(bits(top[0]))
+    for k in range(LANES):
+        m[k] = cast(-np.inf, top[0])
+    for j in range(n):
+        raise_rows(m, seen, view(at + j * step, LANES, top[0]))
+    nan_where(m, seen)
     store(m, top)
 
 

@@ -16,6 +16,7 @@ of a block always belongs to lane j mod LANES, and `fold` adds the lanes by a fi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -286,6 +287,44 @@ def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
         return builder.or_(args[2], builder.zext(found, ir.IntType(64)))
 
     return types.int64(m, x, types.int64), codegen
+
+
+@instruction
+def raise_rows(tyctx: Any, m: Any, seen: Any, x: Any) -> Any:
+    """m[k] = max(m[k], x[k]) for LANES numbers, a NaN in x passed over; `seen`, LANES integers, 0 at first,
+    remembers for each whether there was one: its bits but the sign are above those of infinity. `maximum`,
+    which keeps NaN, takes eight times as long.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        new, old = loaded(context, builder, x, args[2]), loaded(context, builder, m, args[0])
+        stored(context, builder, m, args[0], _larger_of(builder, new, old))
+        vector, _, _ = _places(context, x)
+        size = builder.shl(builder.bitcast(new, vector), ir.Constant(vector, [1] * LANES))
+        before = loaded(context, builder, seen, args[1])
+        most = builder.select(builder.icmp_unsigned(">", size, before), size, before)
+        stored(context, builder, seen, args[1], most)
+        return context.get_dummy_value()
+
+    return types.void(m, seen, x), codegen
+
+
+@instruction
+def nan_where(tyctx: Any, m: Any, seen: Any) -> Any:
+    """m[k] = NaN where `raise_rows` saw one; a zero is +0."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, _, infinite = _places(context, m)
+        numbers = loaded(context, builder, m, args[0])
+        numbers = builder.fadd(numbers, ir.Constant(numbers.type, [0.0] * LANES))
+        found = builder.icmp_unsigned(
+            ">", loaded(context, builder, seen, args[1]), ir.Constant(vector, [2 * infinite] * LANES)
+        )
+        none = ir.Constant(numbers.type, [math.nan] * LANES)
+        stored(context, builder, m, args[0], builder.select(found, none, numbers))
+        return context.get_dummy_value()
+
+    return types.void(m, seen), codegen
 
 
 def _places(context: Any, x: Any) -> tuple[Any, int, int]:
