@@ -131,7 +131,8 @@ def log_cosh_formula(z: Any, y: Any, _a: Any, _b: Any) -> Any:
     """
     d, one = z - y, cast(1.0, z)
     size = abs(d)
-    q, e = d * d, exp_nonpositive(-(size + size))
+    q, e = d * d, exp_nonpositive(-size)
+    e *= e  # so that 4 e, where it is a normal number, is not 0
     cosh, tanh, log = parts(q, e)
     r = one / (one + e)
     slope = d * tanh if size <= cast(0.5, z) else sign(d) * ((one - e) * r)

@@ -389,6 +389,19 @@ def test_vjp_is_the_limit_of_differences(name: str, options: dict[str, Any], rng
             np.testing.assert_allclose(grad, numeric, rtol=1e-7, atol=1e-9)
 
 
+def test_maxima_that_are_met_again_blocks_later(rng: Rng) -> None:
+    """The gradient of q is q - p; at the maxima, of which there are two, that is small beside both."""
+    p, q = rng.standard_normal((2, 4, 5000)).astype(np.float32)
+    for at in (0, 2047, 4999):
+        p[:, at] = q[:, at] = 24
+    e, f = (np.exp(z.astype(np.longdouble) - 24) for z in (p, q))
+    s, z = e.sum(axis=1, keepdims=True), f.sum(axis=1, keepdims=True)
+    truth = (f * s - e * z) / (s * z)
+    ours = fl.kl_divergence_from_logits.vjp(p, q, np.ones(4))[1]
+    size = np.abs(truth).max(axis=1, keepdims=True)
+    assert np.all(np.abs(ours - truth) <= 32 * np.finfo(np.float32).eps * size)
+
+
 @pytest.mark.parametrize("name", LOGITS[1:])
 def test_pairs_of_outputs(name: str, dtype: type, rng: Rng) -> None:
     op = getattr(fl, name)

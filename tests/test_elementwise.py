@@ -195,6 +195,14 @@ def test_small_differences_keep_their_digits(dtype: type) -> None:
     np.testing.assert_allclose(hess, 1 / np.cosh(wide) ** 2, **close)
 
 
+def test_the_smallest_curvatures_are_not_lost(dtype: type) -> None:
+    """As long as they are normal numbers: that of log_cosh, 4 exp(-2 |d|), beyond where exp(-2 |d|) is."""
+    tiny = np.finfo(dtype).tiny
+    d = (-np.log(np.array([1.01, 2, 3.5]) * (tiny / 4)) / 2).astype(dtype)
+    hess = fl.log_cosh_loss.value_grad_hess(d, np.zeros_like(d), reduction="sum")[2]
+    np.testing.assert_allclose(hess, 4 * np.exp(-2 * d.astype(np.longdouble)), rtol=1e-5)
+
+
 @numba.njit(error_model="numpy")
 def _log(x: Any) -> Any:
     y = np.empty_like(x)

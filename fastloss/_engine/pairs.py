@@ -337,7 +337,7 @@ def kl_sums(
 def kl_sums_below(
     a: Array, b: Array, m: Any, n: Any, beside: Any, inv: Any, ahead: int, b_ahead: int
 ) -> Any:
-    """The sums of `kl_sums` of a block that raises neither maximum, where logits are finite; of others the
+    """The sums of `kl_sums` of a block that reaches neither maximum, where logits are finite; of others the
     last is not. Without all that those need it takes half the time.
     """
     wide()
@@ -595,7 +595,7 @@ def walk_pair(
                 q = mass(were, q) * factor
                 q_low *= factor
         ahead, b_ahead = blocks.ahead_of(row, g, j, a), blocks.ahead_of(other, og, j, b)
-        below = finite and at_top + at_peak == 0.0
+        below = finite and top < m and peak < n
         if below:
             ties = matches = 0.0
             rest, others, more = kl_sums_below(a, b, m, n, beside, inv, ahead, b_ahead)
