@@ -57,7 +57,6 @@ def smooth_l1_formula(z: Any, y: Any, a: Any, b: Any) -> Any:
     )
 
 
-# sinh(h)/h = sum q**k / (2k + 1)! with q = h**2 <= 1/4; of float32 the first five.
 # log(cosh x) and tanh x are x**2 and x times functions of x**2: here their minimax polynomials of relative
 # error, of |x| <= 1 (Remez; 7e-9 and 7e-19) and of |x| <= 1/2 (1.3e-8 and 2.6e-18). Beyond 1 log(1 + u),
 # u = exp(-2 |x|), is u times a function of u <= 0.1354: here that of absolute error (4e-10, 1.8e-19).

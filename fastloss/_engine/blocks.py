@@ -278,7 +278,7 @@ def in_vectors(address: int, step: int, swap: bool, n: int) -> bool:
 def vectors_of_halves(address: int, g: Array, n: int) -> bool:
     """Whether n elements are LANES halves or more that lie so."""
     there = n >= LANES and in_vectors(address, g[STRIDE], g[SWAP] != 0, n)
-    return bool(there and (g[CODE] == _F2 or g[CODE] == _BF16))
+    return bool(there and g[CODE] in (_F2, _BF16))
 
 
 @leaf
@@ -293,7 +293,7 @@ def load_halves(address: int, g: Array, n: int, fill: Any, scratch: int) -> Any:
 
 @leaf
 def put_halves(results: Array, c: Any, n: int, address: int, g: Array, streamed: int) -> None:
-    """Write c times n results as vectors of halves."""
+    """`narrow`, to halves of either type."""
     outlined()
     if g[CODE] == _F2:
         put_float16(results, c, n, address, streamed)
@@ -475,10 +475,8 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
     wide()
     address, step, code, swap = row + j * g[STRIDE], g[STRIDE], g[CODE], g[SWAP] != 0
     if not g[DIRECT]:
-        if code == _F2 and in_vectors(address, step, swap, n):
-            put_float16(results, cast(1.0, results[0]), n, address, streamed)
-        elif code == _BF16 and in_vectors(address, step, swap, n):
-            put_bfloat16(results, cast(1.0, results[0]), n, address, streamed)
+        if code in (_F2, _BF16) and in_vectors(address, step, swap, n):
+            put_halves(results, cast(1.0, results[0]), n, address, g, streamed)
         else:
             for k in range(n):
                 put_one(results[k], address + k * step, code, swap)

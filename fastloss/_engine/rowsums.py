@@ -54,8 +54,6 @@ Formula = Callable[[Any, Any], Any]
 P_BLOCK, Q_BLOCK, O_BLOCK, BLOCKS = 0, 1, 2, 3
 # Where the arguments of a formula's kernel lie in their block, eight bytes each.
 AT_P, AT_Q, AT_N, AT_LIKE, AT_O, AT_AHEAD, AT_Q_AHEAD, AT_WANTED, PLACES = range(9)
-
-
 # What is made of numbers: their terms; the sum of those, of numbers that may all be ordinary; the sum.
 TERMS, GUESS, SUM = 0, 1, 2
 
