@@ -359,6 +359,23 @@ def test_special_values(kind: np.dtype[Any]) -> None:
             assert np.array_equal(ours, wanted, equal_nan=True), (name, columns)
 
 
+@pytest.mark.parametrize("columns", [32, 45, 1000, 2100])
+def test_nan_beside_infinity(columns: int, kind: np.dtype[Any], rng: np.random.Generator) -> None:
+    """Wherever in a row: in whole vectors, in what is left over, in another block. NaN is what counts."""
+    places = [0, 17, columns // 2, columns - 1]
+    wide = rng.standard_normal((2 * len(places), columns)).astype(np.float32)
+    for i, at in enumerate(places):
+        wide[i, at], wide[i, at - 1] = np.nan, np.inf
+        wide[len(places) + i] = -np.inf
+        wide[len(places) + i, at] = np.nan
+    x = wide.astype(kind)
+    targets = np.zeros(len(x), np.int64)
+    assert np.isnan(fl.logsumexp(x)).all()
+    assert np.isnan(fl.cross_entropy(x, targets, reduction="none")).all()
+    for op in (fl.softmax, fl.log_softmax):
+        assert np.isnan(op(x).astype(np.float32)).all()
+
+
 def test_what_is_too_large_to_store_is_infinite() -> None:
     x = np.array([[0, 4]], np.float16)
     assert fl.log_softmax(x, temperature=1e-5).tolist() == [[-np.inf, 0]]
