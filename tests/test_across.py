@@ -320,3 +320,20 @@ def test_many_targets_are_checked_and_may_be_ignored(rng: Rng, monkeypatch: pyte
     some, slope = fl.cross_entropy.value_and_grad(x, y, reduction="none", ignore_index=1)
     assert not some[y == 1].any()
     assert not slope[y == 1].any()
+
+
+@pytest.mark.parametrize("columns", [2, 10, 128, 1500])
+def test_nan_beside_infinity(columns: int, dtype: type, rng: Rng) -> None:
+    """Rows side by side, and short ones: in each of them NaN is what counts, before or after an infinity."""
+    lies_beside = rng.standard_normal((columns, 70)).astype(dtype)
+    lies_beside[0, ::3], lies_beside[-1, ::3] = np.inf, np.nan
+    lies_beside[0, 1::3], lies_beside[-1, 1::3] = np.nan, np.inf
+    targets = np.zeros(70, np.int64)
+    for x, axis in ((lies_beside, 0), (np.ascontiguousarray(lies_beside.T), 1)):
+        odd = np.isnan(x).any(axis=axis)
+        assert 0 < odd.sum() < len(odd)
+        for results in (
+            fl.logsumexp(x, axis=axis), fl.cross_entropy(x, targets, axis=axis, reduction="none"),
+            fl.softmax(x, axis=axis).sum(axis=axis), fl.log_softmax(x, axis=axis).sum(axis=axis),
+        ):  # fmt: skip
+            assert np.array_equal(np.isnan(results), odd)
