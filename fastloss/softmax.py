@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from fastloss._engine import across, arrays, blocks, leaves, pointwise, products, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import Array, Axis
-from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit
+from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit, log_mass
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.loss import BoundMap, BoundRowMap, Map, Result, RowMap
@@ -112,12 +112,11 @@ def reduce_rows(
             elif abs(m) == np.inf:  # r says nothing there; m is no NaN, nor is any of the row
                 result = m
             else:
-                result = m + log1p(r)
-            if columns <= blocks.BLOCK:
-                result = rows.sum_where_terms_cancel(
-                    blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
-                    companion, work + w * stride, m, r, c, result,
-                )
+                result = m + log_mass(r, inv)
+            result = rows.checked_sum(
+                blocks.row_address(x, xg, i), xg, columns, inv, blocks.row_address(t, tg, i), tg,
+                companion, work + w * stride, m, r, c, result,
+            )
             view(out + i * itemsize(inv), 1, inv)[0] = cast(result, inv)
 
 
@@ -132,7 +131,7 @@ def sums_across(m: Array, r: Array, sums: Array) -> Any:
     for k in range(LANES):
         top = np.float64(m[k])
         # r says nothing where m is infinite; m is no NaN there, nor is any of the row
-        each = top if abs(top) == np.inf else top + log1p(r[k])
+        each = top if abs(top) == np.inf else top + log_mass(r[k], m[k])
         cancelled[k] = 1.0 if twofold.CANCELLED * abs(each) < abs(top) < np.inf else 0.0
         sums[k] = each
     return fold(cancelled)

@@ -16,7 +16,7 @@ from fastloss._engine import across, blocks, elementary, targets, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
-COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 1000, 1025, 33_000)
+COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 160, 1000, 1025, 33_000)
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rows": lambda x: x,
     "columns": np.asfortranarray,
@@ -235,7 +235,7 @@ def test_transposing(length: int, dtype: type, rng: Rng) -> None:
 
 @numba.njit
 def _to_columns(rows: int, length: int, count: int, columns: int, like: Any) -> None:
-    transpose.to_columns(rows, length, count, columns, like)
+    transpose.to_columns(rows, length, count, columns, 0, like)
 
 
 @numba.njit
@@ -244,24 +244,26 @@ def _to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> Non
 
 
 def test_log1p(rng: Rng) -> None:
-    """Within an ulp of mpmath's, from subnormal numbers to 1e300."""
+    """Within an ulp of mpmath's, from subnormal numbers to 1e300; the short one to 2e-10."""
     edges = [0.0, 5e-324, 1e-310, 2.0**-53, 2**0.5 - 1, 1.0, 2 * 2**0.5 - 1, 2.0**53, 1e300]
     near = [np.nextafter(e, to) for e in edges for to in (0.0, np.inf)]
     x = np.array([*edges, *near, *rng.uniform(0, 3, 2000), *10.0 ** rng.uniform(-20, 12, 2000)])
-    y = _log1p(np.append(x, np.nan))
+    y, short = _log1p(np.append(x, np.nan))
     assert np.isnan(y[-1])
+    assert np.isnan(short[-1])
     with mpmath.workprec(120):
-        for each, got in zip(x, y, strict=False):
+        for each, got, near in zip(x, y, short, strict=False):
             truth = mpmath.log1p(mpmath.mpf(float(each)))
             assert abs(mpmath.mpf(float(got)) - truth) <= float(np.spacing(float(truth))), each
+            assert abs(mpmath.mpf(float(near)) - truth) <= 2e-10 * truth + 5e-324, each
 
 
 @numba.njit(error_model="numpy")
 def _log1p(x: Any) -> Any:
-    y = np.empty_like(x)
+    y, short = np.empty_like(x), np.empty_like(x)
     for k in range(x.size):
-        y[k] = elementary.log1p(x[k])
-    return y
+        y[k], short[k] = elementary.log1p(x[k]), elementary.log1p_short(x[k])
+    return y, short
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])

@@ -28,14 +28,16 @@ from fastloss._engine.blocks import (
     copy_few,
     lies_beside,
     load,
+    load_padded,
     neighbour,
+    padded,
     put,
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Arguments, Kernel, kernel
-from fastloss._engine.leaves import LOGITS
+from fastloss._engine.leaves import LOGITS, block_max, exp_sum_peak
 from fastloss._engine.vector import (
     LANES,
     added,
@@ -44,7 +46,6 @@ from fastloss._engine.vector import (
     fence,
     itemsize,
     lanes,
-    larger,
     maximum,
     multiplied,
     nan_where,
@@ -66,8 +67,9 @@ SHORT = 128
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
-# Columns between a loop and its prefetch.
-AHEAD = 16
+# Columns between a loop and its prefetch: from the cache behind L2, where columns that lie far apart drive
+# each other out of, and from memory.
+AHEAD, FAR_AHEAD = 16, 32
 
 # What is kept of each row from its walk on, in float64: m, r, the factor of its results, and a column whose
 # result is another, given here (NONE: there is none; IGNORED: all results are 0).
@@ -185,19 +187,28 @@ def first_maxima(top: Array, m: Array, origin: Array, peak: Array, inv: Any) -> 
 @leaf
 def exp_across(
     at: int, step: int, n: int, ahead: int, origin: Array, peak: Array, inv: Any,
-    sums: int, ties: Array, e: int, e_step: int, keep: int,
+    sums: int, ties: Array, e: int, e_step: int, keep: int, following: int, top: Array,
 ) -> None:
-    """sums[j mod LANES] += exp((x_j - origin) inv), without those at the peak, which ties count."""
+    """sums[j mod LANES] += exp((x_j - origin) inv), without those at the peak, which ties count. Meanwhile
+    `top` becomes the largest of as many columns at `following`, if that is not 0.
+    """
     wide()
+    m, seen, watched, unit = lanes(inv), lanes(bits(inv)), following != 0, inv == cast(1.0, inv)
+    for k in range(LANES):
+        m[k] = cast(-np.inf, inv)
     one, zero = cast(1.0, inv), cast(0.0, inv)
     row = LANES * itemsize(inv)
     count = lanes(inv)
     for j in range(n):
         q = view(at + j * step, LANES, inv)
         prefetch(view(at + j * step + ahead, LANES, inv), 0)
+        if watched:
+            prefetch(view(following + (j + FAR_AHEAD) * step, LANES, inv), 0)
+            raise_rows(m, seen, view(following + j * step, LANES, inv))
         v, w = lanes(inv), lanes(inv)
         for k in range(LANES):
-            v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
+            d = q[k] - origin[k]
+            v[k] = exp_nonpositive(d if unit else d * inv)
             tied = q[k] == peak[k]
             w[k] = zero if tied else v[k]
             count[k] += one if tied else zero
@@ -209,6 +220,9 @@ def exp_across(
         else:
             store(w, to)
     store(count, ties)
+    if watched:
+        nan_where(m, seen)
+        store(m, top)
 
 
 @leaf
@@ -285,14 +299,15 @@ def exp_scale_across(
     `line`.
     """
     wide()
-    b = itemsize(inv)
+    b, unit = itemsize(inv), inv == cast(1.0, inv)
     for j in range(n):
         for i in range(0, origin.size, LANES):
             q = view(at + j * step + i * b, LANES, inv)
             prefetch(view(at + j * step + i * b + ahead, LANES, inv), 0)
             v, from_, by = lanes(inv), part(origin, i), part(factor, i)
             for k in range(LANES):
-                v[k] = exp_nonpositive((q[k] - from_[k]) * inv) * by[k]
+                d = q[k] - from_[k]
+                v[k] = exp_nonpositive(d if unit else d * inv) * by[k]
             send(v, j * o_step, o, line, i, streamed)
         if streamed:
             send_line(line, origin.size, o + j * o_step, inv)
@@ -345,13 +360,12 @@ def fetch(
     b = itemsize(like)
     if columns <= SHORT and lies_flat(g, columns):
         flat = flat_of(work, size)
+        ahead = 0
         if g[DIRECT] and count == size and rest * columns * b >= 64:
-            flat = at
-            for k in range(0, size * columns, LANES):  # what comes after the next batch
-                prefetch(view(at, 0, like), 2 * size * columns + k)
+            flat, ahead = at, 2 * size * columns  # what comes after the next batch
         else:
             load(at, g, count * columns, view(flat, count * columns, like))
-        transpose.to_columns(flat, columns, size, tile, like)
+        transpose.to_columns(flat, columns, size, tile, ahead, like)
     else:
         own = column_geometry(g, geometry_of(work, size), like)
         for j in range(n):
@@ -379,17 +393,24 @@ def deliver(
 
 # ---- the walk -------------------------------------------------------------------------------
 @leaf
-def step_across(at: int, step: int, n: int, ahead: int, work: int, size: int, i: int, inv: Any) -> None:
-    """LANES rows of a batch, from row i on, take in a block of n columns."""
+def step_across(
+    at: int, step: int, n: int, known: bool, following: int, work: int, size: int, i: int, inv: Any
+) -> None:
+    """LANES rows of a batch, from row i on, take in a block of n columns, whose largest are `known` if it was
+    the `following` one before; 0: none is.
+    """
     outlined()
     m, top = slot(work, M, size, i, inv), slot(work, TOP, size, i, inv)
     origin, peak = slot(work, ORIGIN, size, i, inv), slot(work, PEAK, size, i, inv)
     ties, sums = slot(work, TIES, size, i, inv), sums_of(work, size)
     r, low = slot(work, R, size, i, 0.0), slot(work, LOW, size, i, 0.0)
     base = slot(work, BASE, size, i, 0.0)
-    largest_across(at, step, n, top)
+    if not known:
+        largest_across(at, step, n, top)
     raise_maxima(top, m, origin, peak, r, low, base, inv)
-    exp_across(at, step, n, ahead, origin, peak, inv, sums, ties, 0, 0, 0)
+    exp_across(
+        at, step, n, AHEAD * step if following else 0, origin, peak, inv, sums, ties, 0, 0, 0, following, top
+    )
     fold_across(sums, min(n, LANES), inv)
     settle(view(sums, LANES, inv), ties, peak, base, m, r, low)
 
@@ -414,20 +435,20 @@ def end(work: int, size: int) -> None:
 def walk_two(at: int, step: int, size: int, m: Array, r: Array, e: int, inv: Any) -> None:
     """`walk_short` of rows of two: one exponential, the other being 1."""
     wide()
-    b, one, zero = itemsize(inv), cast(1.0, inv), cast(0.0, inv)
+    b, one, zero, none = itemsize(inv), cast(1.0, inv), cast(0.0, inv), cast(np.nan, inv)
     for i in range(0, size, LANES):
         left, right = view(at + i * b, LANES, inv), view(at + step + i * b, LANES, inv)
-        low, high, v, w, rest = lanes(inv), lanes(inv), lanes(inv), lanes(inv), lanes(0.0)
-        larger(left, right, high)
+        low, high, v, w, rest = lanes(inv), lanes(inv), lanes(inv), lanes(inv), lanes(inv)
         for k in range(LANES):
-            high[k] += cast(0.0, inv)  # a zero is +0
+            first = (left[k] > right[k]) | (left[k] != left[k])
+            high[k] = (left[k] if first else right[k]) + zero  # a zero is +0
             low[k] = right[k] if left[k] == high[k] else left[k]
             each = exp_nonpositive((low[k] - high[k]) * inv)
             each = zero if high[k] == -np.inf else each
             most = zero if high[k] == -np.inf else one
             v[k] = most if left[k] == high[k] else each
             w[k] = most if right[k] == high[k] else each
-            rest[k] = np.float64(cast(np.nan, inv) if high[k] == np.inf else each)
+            rest[k] = none if high[k] == np.inf else each
         store(high, part(m, i))
         store(rest, part(r, i))
         store(v, view(e + i * b, LANES, inv))
@@ -450,10 +471,41 @@ def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, i
         largest_across(at + k * b, step, columns, top)
         first_maxima(top, m, origin, peak, inv)
         exp_across(
-            at + k * b, step, columns, 0, origin, peak, inv, sums, ties, e + k * b, size * b, 1
+            at + k * b, step, columns, 0, origin, peak, inv, sums, ties, e + k * b, size * b, 1, 0, top
         )
         fold_across(sums, min(columns, LANES), inv)
         settle_first(total, ties, peak, m, slot(work, R, size, k, 0.0))
+
+
+@leaf
+def walk_blocks(
+    row: int, apart: int, g: Array, n: int, count: int, m: Array, r: Array, e: int, inv: Any
+) -> None:
+    """M and R of rows of a block at most, one after the other: the largest of a row is found while the
+    exponentials of the one before it are made, at `e`.
+    """
+    outlined()
+    none, b = cast(-np.inf, inv), itemsize(inv)
+    over, ends = n % LANES * b, e + BLOCK * b
+    ahead = apart // b * (2 * BLOCK // n)
+    top = none
+    for k in range(count):
+        here = row + k * apart
+        following = here + apart if k + 1 < count else 0
+        tail, following_tail = ends + k % 2 * LANES * b, ends + (k + 1) % 2 * LANES * b
+        x = view(here, n, none)
+        if k == 0:
+            load_padded(here + n * b - over, g, over // b, none, tail)
+            top = block_max(x, tail)
+        if following:
+            load_padded(following + n * b - over, g, over // b, none, following_tail)
+        m[k] = top
+        if top == none:
+            r[k], top = 0.0, block_max(view(following, n if following else 0, none), following_tail)
+        else:
+            exps = view(e, padded(n), none)
+            s, top = exp_sum_peak(x, tail, top, inv, exps, ahead, following, following_tail)
+            r[k] = np.nan if m[k] == np.inf else np.float64(s)
 
 
 @leaf
@@ -467,12 +519,16 @@ def walk_long(
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     for q in range(many):
         begin(work, size, inv)
+        following = 0
         for j in range(q * SEGMENT, min((q + 1) * SEGMENT, columns), BLOCK):
             n = min(BLOCK, columns - j)
             at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
-            ahead = BLOCK * step if at != tile and j + 2 * BLOCK <= columns else 0
+            known = following != 0
+            whole_one = at != tile and j + 2 * BLOCK <= min((q + 1) * SEGMENT, columns)
+            following = at + BLOCK * step if whole_one else 0
             for i in range(0, size, LANES):
-                step_across(at + i * itemsize(inv), step, n, ahead, work, size, i, inv)
+                b = i * itemsize(inv)
+                step_across(at + b, step, n, known, following + b if following else 0, work, size, i, inv)
             maxima[j // BLOCK, first : first + count] = m[:count]
         end(work, size)
         for k in range(size):
@@ -606,6 +662,12 @@ def walk(
     """M and R of the rows of a batch; (address, step) of its tile where rows are short."""
     outlined()
     tile, e = tile_of(work, columns, size, inv)
+    if SHORT < columns <= BLOCK and g[DIRECT]:
+        walk_blocks(
+            row, neighbour(g), g, columns, count, whole(work, M, size, inv), whole(work, R, size, 0.0), tile,
+            inv,
+        )
+        return tile, 0
     if columns > SHORT:
         walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, first, parts)
         return tile, 0
@@ -726,9 +788,12 @@ class Plan:
 def plan_of(
     x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]
 ) -> Plan | None:
-    """A plan where rows are short, or lie nearer to each other than their own elements do."""
+    """A plan where rows are short, or lie nearer to each other than their own elements do; or are many of a
+    block at most, of which only numbers are wanted.
+    """
     inner = x.run if out is None else min(x.run, out.run)
-    if inner < LANES or not (1 < x.columns <= SHORT or (x.beside and x.columns <= LONGEST)):
+    many = out is None and x.direct and x.columns <= BLOCK and not launch.is_small(x.rows * x.columns, x.rows)
+    if inner < LANES or not (1 < x.columns <= SHORT or (x.beside and x.columns <= LONGEST) or many):
         return None
     return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None)
 

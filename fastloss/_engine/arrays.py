@@ -62,6 +62,11 @@ class Layout(NamedTuple):
         """Whether rows lie nearer to each other than their own elements do."""
         return 0 < abs(self.apart) < abs(self.step)
 
+    @property
+    def direct(self) -> bool:
+        """Whether rows are walked as they lie."""
+        return bool(self.memory[DIRECT])
+
 
 # ---- resolving ------------------------------------------------------------------------------
 def real(value: ArrayLike, name: str) -> Array:

@@ -40,6 +40,7 @@ from fastloss._engine.vector import (
     from_bits,
     itemsize,
     lanes,
+    numbers_of,
     outlined,
     part,
     peek,
@@ -307,10 +308,8 @@ def load_integers(lying: Array, to: Array) -> None:
     wide()
     n = lying.size
     for j in range(0, n - LANES + 1, LANES):
-        few, v = part(lying, j), lanes(to[0])
-        for k in range(LANES):
-            v[k] = few[k]
-        store(v, part(to, j))
+        prefetch(lying, j + AHEAD)
+        numbers_of(part(lying, j), part(to, j))
     for j in range(n // LANES * LANES, n):
         to[j] = lying[j]
 
@@ -445,9 +444,17 @@ def padded(n: int) -> int:
     return (n + LANES - 1) // LANES * LANES
 
 
-@leaf
+@inline
 def element(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
     """Element j of a row."""
+    if g[DIRECT]:
+        return view(row + j * itemsize(like), 1, like)[0]
+    return element_elsewhere(row, g, j, scratch, like)
+
+
+@leaf
+def element_elsewhere(row: int, g: Array, j: int, scratch: int, like: Any) -> Any:
+    """`element` of a row of any layout."""
     outlined()
     to = view(scratch, 1, like)
     load(row + j * g[STRIDE], g, 1, to)

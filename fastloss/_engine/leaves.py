@@ -48,26 +48,43 @@ def piece(x: Array, j: int, tail: int) -> Array:
     return found
 
 
-@leaf
-def block_max(x: Array, tail: int) -> Any:
-    """The largest element, NaN if any is; a zero is +0. What of x fills no lanes lies padded at `tail`."""
-    wide()
-    m = lanes(x[0])
+@inline
+def lower(m: Array) -> None:
+    """LANES numbers below all others."""
     for k in range(LANES):
         m[k] = cast(-np.inf, m[k])
-    odd = 0
-    for j in range(0, x.size, LANES):
-        odd = raise_lanes(m, piece(x, j, tail), odd)
+
+
+@inline
+def top_of(m: Array, odd: int) -> Any:
+    """The largest of LANES numbers, NaN if one was `odd`; a zero is +0."""
     top = fold_max(m)
     return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
 
 
 @leaf
-def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
-    """e = exp((x - m) inv); the sum of e. What of x fills no lanes lies padded at `tail`."""
+def block_max(x: Array, tail: int) -> Any:
+    """The largest element, NaN if any is; a zero is +0. What of x fills no lanes lies padded at `tail`."""
     wide()
-    total = lanes(m)
+    m, odd = lanes(x[0]), 0
+    lower(m)
+    for j in range(0, x.size, LANES):
+        odd = raise_lanes(m, piece(x, j, tail), odd)
+    return top_of(m, odd)
+
+
+@leaf
+def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, following: int) -> Any:
+    """e = exp((x - m) inv); the sum of e, and what `block_max` says of as many numbers at `following`, if
+    that is not 0: looked at here they are fetched while there is arithmetic to do. What of x fills no lanes
+    lies padded at `tail`.
+    """
+    wide()
+    total, top, odd = lanes(m), lanes(m), 0
+    lower(top)
     unit = inv == cast(1.0, inv)  # a loop of its own, shorter by the product
+    watched = following != 0  # likewise
+    after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
         q = piece(x, j, tail)
@@ -77,16 +94,23 @@ def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
             v[k] = exp_nonpositive(d if unit else d * inv)
             total[k] += v[k]
         store(v, part(e, j))
-    return fold(total)
+        if watched:
+            odd = raise_lanes(top, part(after, j), odd)
+    return fold(total), top_of(top, odd)
 
 
 @leaf
-def exp_sum_peak(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
-    """`exp_sum` with m the largest of x, but for one element at m."""
+def exp_sum_peak(
+    x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, following: int, following_tail: int
+) -> Any:
+    """`exp_sum` with m the largest of x, but for one element at m. What follows may have a tail, too."""
     wide()
-    total = lanes(m)
+    total, top, odd = lanes(m), lanes(m), 0
+    lower(top)
     ties = 0
     unit = inv == cast(1.0, inv)
+    watched = following != 0
+    after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
         q = piece(x, j, tail)
@@ -96,7 +120,9 @@ def exp_sum_peak(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int) ->
             v[k] = exp_nonpositive(d if unit else d * inv)
         ties += added_but(total, v, q, m)
         store(v, part(e, j))
-    return fold(total) + cast(ties - 1, m)
+        if watched:
+            odd = raise_lanes(top, piece(after, j, following_tail), odd)
+    return fold(total) + cast(ties - 1, m), top_of(top, odd)
 
 
 @leaf

@@ -12,7 +12,7 @@ from fastloss._engine import across, arrays, blocks, few, leaves, rows, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import STRIDE, Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
-from fastloss._engine.elementary import exp_nonpositive, log1p, log_pair, power
+from fastloss._engine.elementary import exp_nonpositive, log_mass, log_pair, power
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
 from fastloss._engine.targets import Targets
@@ -39,16 +39,15 @@ PLAIN, FOCAL, HINGE = 0, 1, 2
 # ---- formula --------------------------------------------------------------------------------
 @inline
 def row_loss(
-    m: float, r: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
+    m: float, log_s: float, short: float, mass: float, x_t: float, inv: float, w_t: float,
     smoothing: float, columns: int,
 ) -> float:
-    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log(1 + r).
+    """(1 - eps) w_t nll + eps/V sum_j w_j nll_j with nll_j = (m - x_j)/T + log s, s = 1 + r.
 
     `short` is sum_j w_j (m - x_j) and `mass` sum_j w_j. Grouped so that a shift of the logits
     cancels before anything is rounded; a term that smoothing leaves out is not formed, since its
     zero times an infinite logit would be NaN.
     """
-    log_s = log1p(r)
     loss = 0.0
     if smoothing < 1.0:
         loss += (1.0 - smoothing) * w_t * ((m - x_t) * inv + log_s)
@@ -63,13 +62,18 @@ def rest_of(m: Any, r: float, x_t: Any, inv: Any) -> Any:
     # r is that of an element at the maximum, and holds the target's where it is another
     s = rows.mass(leaves.LOGITS, np.float64(m), r)
     e = np.float64(exp_nonpositive((x_t - m) * inv))
-    return (r if x_t == m else r + (1.0 - e)) / s, e / s
+    rest = r if x_t == m else r + (1.0 - e)
+    if itemsize(inv) == 8:
+        return rest / s, e / s
+    over = 1.0 / s  # which the probabilities are made by, too; a float32 does not show the difference
+    return rest * over, e * over
 
 
 @inline
 def linked(m: Any, r: float, x_t: Any, inv: Any, w_t: float, link: int, option: float) -> Any:
     """(what becomes of w_t nll, its derivative by that) for nll = (m - x_t)/T + log(1 + r)."""
-    nll = row_loss(np.float64(m), r, 0.0, 0.0, np.float64(x_t), np.float64(inv), 1.0, 0.0, 1)
+    log_s = log_mass(r, m)
+    nll = row_loss(np.float64(m), log_s, 0.0, 0.0, np.float64(x_t), np.float64(inv), 1.0, 0.0, 1)
     if link == FOCAL:
         rest, p = rest_of(m, r, x_t, inv)
         hi, lo = log_pair(rest)
@@ -183,7 +187,8 @@ def cross_entropy_rows(
             m, r, u, _, c, _ = rows.merged(
                 parts, slot * count, count, leaves.LOGITS, companion, inv
             )
-            value = row_loss(m, r, u, mass, x_t[0], np.float64(inv), w_t, smoothing, columns)
+            log_s = log_mass(r, inv)
+            value = row_loss(m, log_s, u, mass, x_t[0], np.float64(inv), w_t, smoothing, columns)
             if link != PLAIN:
                 value, slope = linked(cast(m, inv), r, x_t[0], inv, w_t, link, option)
             if k0 == 0:
@@ -260,30 +265,52 @@ def cross_entropy_rows(
 
 
 # What it keeps of each row of a batch; by compute type what comes from arrays of it, else float64.
-INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT, SLOPE = (across.OWN + k for k in range(8))
+INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT, SLOPE, OVER = (across.OWN + k for k in range(9))
+
+
+@leaf
+def classes_across(y: Array, count: int, columns: int) -> None:
+    """The targets of a batch of `count` rows, and -1 for what is no class."""
+    wide()
+    n, end = cast(count, y[0]), cast(columns, y[0])
+    for i in range(0, y.size, LANES):
+        q = part(y, i)
+        v = lanes(y[0])
+        for k in range(LANES):
+            fine = (q[k] >= 0) & (q[k] < end) & (cast(i + k, y[0]) < n)
+            v[k] = q[k] if fine else cast(-1.0, y[0])
+        store(v, q)
 
 
 @leaf
 def pick_across(at: int, step: int, columns: int, y: Array, x_t: Array) -> None:
     """x_t[k] = element y[k] of row k."""
     wide()
-    found = lanes(y[0])
-    for j in range(columns):
-        chosen(view(at + j * step, LANES, y[0]), y, cast(j, y[0]), found)
-    store(found, x_t)
+    for i in range(0, y.size, LANES):
+        found = lanes(y[0])
+        for j in range(columns):
+            chosen(
+                view(at + i * itemsize(y[0]) + j * step, LANES, y[0]), part(y, i), cast(j, y[0]), found
+            )
+        store(found, part(x_t, i))
 
 
 @leaf
 def losses_across(
     m: Array, r: Array, y: Array, x_t: Array, w_t: Array, loss: Array, mass: float, inv: Any, columns: int
 ) -> None:
-    """The losses of LANES rows, 0 where y is negative."""
+    """The losses of the rows of a batch, 0 where y is negative."""
     wide()
-    for k in range(LANES):
-        each = row_loss(
-            np.float64(m[k]), r[k], 0.0, mass, np.float64(x_t[k]), np.float64(inv), w_t[k], 0.0, columns
-        )
-        loss[k] = 0.0 if y[k] < 0 else each
+    for i in range(0, y.size, LANES):
+        top, rest, target, own, weight = part(m, i), part(r, i), part(y, i), part(x_t, i), part(w_t, i)
+        v = lanes(r[0])
+        for k in range(LANES):
+            each = row_loss(
+                np.float64(top[k]), log_mass(rest[k], inv), 0.0, mass, np.float64(own[k]), np.float64(inv),
+                weight[k], 0.0, columns,
+            )
+            v[k] = 0.0 if target[k] < 0 else each
+        store(v, part(loss, i))
 
 
 @leaf
@@ -310,12 +337,16 @@ def linked_across(
     m: Array, r: Array, y: Array, x_t: Array, w_t: Array, loss: Array, slope: Array, inv: Any, link: int,
     option: float,
 ) -> None:
-    """`linked` of LANES rows, 0 where y is negative."""
+    """`linked` of the rows of a batch, 0 where y is negative."""
     wide()
-    for k in range(LANES):
-        value, own = linked(m[k], r[k], x_t[k], inv, w_t[k], link, option)
-        loss[k] = 0.0 if y[k] < 0 else value
-        slope[k] = own
+    for i in range(0, y.size, LANES):
+        top, rest, target, own, weight = part(m, i), part(r, i), part(y, i), part(x_t, i), part(w_t, i)
+        v, w = lanes(r[0]), lanes(r[0])
+        for k in range(LANES):
+            value, w[k] = linked(top[k], rest[k], own[k], inv, weight[k], link, option)
+            v[k] = 0.0 if target[k] < 0 else value
+        store(v, part(loss, i))
+        store(w, part(slope, i))
 
 
 @leaf
@@ -339,36 +370,46 @@ def own_across(
 
 @leaf
 def slopes_across(
-    m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, exact: Array,
-    mass: float, denominator: float, inv: Any, columns: int, link: int,
+    m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, factor: Array, exact: Array,
+    inv: Any, link: int,
 ) -> None:
+    """Of the rows of a batch what `gradients_across` takes, and `pull`, what the probabilities are
+    multiplied by; w_t is over the denominator.
+    """
     wide()
-    for k in range(LANES):
-        w = w_t[k] / denominator
-        rate = share[k] * np.float64(inv)
-        pull[k] = np.float64(cast(rate * pull_of(w, 0.0, mass / denominator, columns), inv))
-        slope = target_slope(m[k], r[k], mass / denominator, x_t[k], inv, w, 0.0, columns)[0]
-        exact[k] = rate * (-w if link == HINGE else slope)
+    for i in range(0, m.size, LANES):
+        top, rest, own, weight, each = part(m, i), part(r, i), part(x_t, i), part(w_t, i), part(share, i)
+        u, v, w = lanes(r[0]), lanes(inv), lanes(r[0])
+        for k in range(LANES):
+            rate = each[k] * np.float64(inv)
+            u[k] = np.float64(cast(rate * pull_of(weight[k], 0.0, 0.0, 1), inv))
+            v[k] = cast(1.0 / rows.mass(leaves.LOGITS, np.float64(top[k]), rest[k]) * u[k], inv)
+            slope = target_slope(top[k], rest[k], 0.0, own[k], inv, weight[k], 0.0, 1)[0]
+            w[k] = rate * (-weight[k] if link == HINGE else slope)
+        store(u, part(pull, i))
+        store(v, part(factor, i))
+        store(w, part(exact, i))
 
 
 @leaf
 def gradients_across(
     e: int, step: int, n: int, factor: Array, y: Array, exact: Array, o: int, o_step: int
 ) -> None:
-    """o = factor e, but `exact` in column y, and 0 where y is negative."""
+    """o = factor e of the rows of a batch, but `exact` in column y, and 0 where y is negative."""
     wide()
-    wanted, c, d = lanes(factor[0]), lanes(factor[0]), lanes(factor[0])
-    store(y, wanted)
-    store(factor, c)
-    for k in range(LANES):
-        d[k] = cast(exact[k], factor[0])
-    for j in range(n):
-        q, v = view(e + j * step, LANES, factor[0]), lanes(factor[0])
-        column = cast(j, factor[0])
-        for k in range(LANES):
-            g = d[k] if wanted[k] == column else c[k] * q[k]
-            v[k] = cast(0.0, factor[0]) if wanted[k] < 0 else g
-        store(v, view(o + j * o_step, LANES, factor[0]))
+    zero, b = cast(0.0, factor[0]), itemsize(factor[0])
+    for i in range(0, y.size, LANES):
+        wanted, c, d = lanes(factor[0]), lanes(factor[0]), lanes(factor[0])
+        store(part(y, i), wanted)
+        store(part(factor, i), c)
+        store(part(exact, i), d)
+        for j in range(n):
+            q, v = view(e + i * b + j * step, LANES, factor[0]), lanes(factor[0])
+            column = cast(j, factor[0])
+            for k in range(LANES):
+                g = d[k] if wanted[k] == column else c[k] * q[k]
+                v[k] = zero if wanted[k] < 0 else g
+            store(v, view(o + i * b + j * o_step, LANES, factor[0]))
 
 
 @leaf
@@ -403,20 +444,19 @@ def cross_entropy_across(
     y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
     w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
     loss, exact = across.whole(mine, LOSS, size, 0.0), across.whole(mine, EXACT, size, 0.0)
+    m, r = across.whole(mine, across.M, size, inv), across.whole(mine, across.R, size, 0.0)
+    over, pull = across.whole(mine, OVER, size, 0.0), across.whole(mine, PULL, size, 0.0)
+    slope, factor = across.whole(mine, SLOPE, size, 0.0), across.whole(mine, across.FACTOR, size, inv)
     none, altered = cast(-1.0, inv), held.size != 0 or link == HINGE
     for k in range(size):
         w_t[k] = share[k] = 1.0
+        over[k] = 1.0 / denominator if denominator != 0.0 else 0.0
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
         to = blocks.row_address(out, og, i)
         blocks.load(targets + i * yg[STRIDE], yg, count, y)
-        for k in range(size):
-            y[k] = y[k] if k < count and 0 <= y[k] < columns else none
-        if not short:  # before any gradient is written over it
-            for k in range(count):
-                there = row + k * blocks.neighbour(xg)
-                x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
+        classes_across(y, count, columns)
         if altered:
             tile, e = across.tile_of(mine, columns, size, inv)
             at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
@@ -430,43 +470,36 @@ def cross_entropy_across(
                 row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
                 i if kept.size else 0, parts[w],
             )
+        for k in range(count if not short else 0):  # before any gradient is written over it
+            there = row + k * blocks.neighbour(xg)
+            x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
         for k in range(count if weight.size else 0):
             w_t[k] = weight[max(int(y[k]), 0)]
+            over[k] = w_t[k] / denominator if denominator != 0.0 else 0.0
         for k in range(count if sample_weight.size else 0):
             share[k] = sample_weight[i + k]
-        for k in range(0, size, LANES):
-            m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
-            if short and not altered:
-                pick_across(at + k * b, step, columns, part(y, k), part(x_t, k))
-            losses_across(
-                m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), mass, inv, columns
-            )
-            if link != PLAIN:
-                slope = across.slot(mine, SLOPE, size, k, 0.0)
-                linked_across(
-                    m, r, part(y, k), part(x_t, k), part(w_t, k), part(loss, k), slope, inv, link, option
-                )
-                for q in range(k, min(k + LANES, count) if wanted == GRAD else k):
-                    share[q] = slope[q - k] * (sample_weight[i + q] if sample_weight.size else 1.0)
-                    if slope[q - k] == 0.0:
-                        y[q] = none
-            if wanted == GRAD:
-                slopes_across(
-                    m, r, part(x_t, k), part(w_t, k), part(share, k),
-                    across.slot(mine, PULL, size, k, 0.0), part(exact, k), mass, denominator, inv, columns,
-                    link,
-                )
-                for q in range(k, min(k + LANES, count) if turned.size else k):
-                    exact[q] *= turned[i + q]
-            if wanted == RATE:
-                tile, e = across.tile_of(mine, columns, size, inv)
-                own_across(at + k * b, step, columns, e + k * b, size * b, m, across.sums_of(mine, size), inv)
-                own = view(across.sums_of(mine, size), LANES, 0.0)
+        if short and not altered:
+            pick_across(at, step, columns, y, x_t)
+        losses_across(m, r, y, x_t, w_t, loss, mass, inv, columns)
+        if link != PLAIN:
+            linked_across(m, r, y, x_t, w_t, loss, slope, inv, link, option)
+            for k in range(count if wanted == GRAD else 0):
+                share[k] = slope[k] * (sample_weight[i + k] if sample_weight.size else 1.0)
+                if slope[k] == 0.0:
+                    y[k] = none
+        if wanted == GRAD:
+            slopes_across(m, r, x_t, over, share, pull, factor, exact, inv, link)
+            for k in range(count if turned.size else 0):
+                exact[k] *= turned[i + k]
+        if wanted == RATE:
+            tile, e = across.tile_of(mine, columns, size, inv)
+            room = across.sums_of(mine, size)
+            own = view(room, LANES, 0.0)
+            for k in range(0, size, LANES):
+                own_across(at + k * b, step, columns, e + k * b, size * b, part(m, k), room, inv)
                 for q in range(k, min(k + LANES, count)):
-                    rate_q = rate_of(
-                        own[q - k], np.float64(m[q - k]), r[q - k], 0.0, mass, np.float64(x_t[q]), w_t[q],
-                        0.0, columns,
-                    )
+                    top, target = np.float64(m[q]), np.float64(x_t[q])
+                    rate_q = rate_of(own[q - k], top, r[q], 0.0, mass, target, w_t[q], 0.0, columns)
                     rates[i + q] = 0.0 if y[q] < 0 else rate_q
         if sums:
             losses[task] = sum_across(loss)
@@ -480,16 +513,9 @@ def cross_entropy_across(
                 y[k] = none
         if short:
             tile, e = across.tile_of(mine, columns, size, inv)
-            for k in range(0, size, LANES):
-                m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
-                factor = across.slot(mine, across.FACTOR, size, k, inv)
-                across.probability_factors(m, r, across.slot(mine, PULL, size, k, 0.0), factor, inv)
-                gradients_across(
-                    e + k * b, size * b, columns, factor, part(y, k), part(exact, k), tile + k * b, size * b
-                )
+            gradients_across(e, size * b, columns, factor, y, exact, tile, size * b)
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
             continue
-        pull = across.whole(mine, PULL, size, 0.0)
         if kept.size:
             across.keep(mine, size, i, count, pull, kept, inv)
             for k in range(count):

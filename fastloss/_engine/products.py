@@ -230,7 +230,7 @@ def fetch(
     for k in range(count):
         to = view(flat + k * columns * b, columns, like)
         blocks.load(blocks.row_address(base, g, i + k), g, columns, to)
-    transpose.to_columns(flat, columns, size, tile, like)
+    transpose.to_columns(flat, columns, size, tile, 0, like)
     return tile, size * b
 
 

@@ -99,14 +99,19 @@ M, R, U, V, C, PEAK, OWN, STATE = 0, 1, 2, 3, 4, 5, 6, 7
 
 # ---- the walk -------------------------------------------------------------------------------
 @inline
-def exponentials(x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ahead: int) -> Any:
-    """e from a block of a row under its running maximum; the sum of e."""
+def exponentials(
+    x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ahead: int, following: int
+) -> Any:
+    """e from a block of a row under its running maximum; the sum of e, and the largest of as many logits at
+    `following`, if that is not 0.
+    """
     if holds == LOGITS and m != -np.inf:
-        return np.float64(exp_sum(x, tail, m, inv, e, ahead))
+        total, top = exp_sum(x, tail, m, inv, e, ahead, following)
+        return np.float64(total), top
     if holds == LOG_PROBS:
-        return exp_each(x, tail, e)
+        return exp_each(x, tail, e), m
     pad(e, 0, cast(0.0, inv))  # nothing but -inf so far: (-inf) - (-inf) must not be formed
-    return 0.0
+    return 0.0, block_max(view(following, x.size if following else 0, inv), 0)
 
 
 @inline
@@ -275,12 +280,15 @@ def walk(
     x_block, t_block = buffer(work, X_BLOCK, inv), buffer(work, T_BLOCK, inv)
     m, c = cast(-np.inf, inv), zero
     r = u = v = own = r_low = u_low = 0.0  # r + r_low, u + u_low: blocks add up without rounding
-    peak = 0
+    peak, following = 0, 0
+    top = m
     for j in range(j0, j1, BLOCK):
         n = min(BLOCK, j1 - j)
         loose = companion <= COTANGENTS  # whose loops take what fills no lanes from elsewhere
         here = row + j * g[STRIDE]
-        if holds == LOGITS and vectors_of_halves(here, g, n) and not j <= spot < j + n:
+        if following:  # its maximum is known
+            x = view(following, BLOCK, fill)
+        elif holds == LOGITS and vectors_of_halves(here, g, n) and not j <= spot < j + n:
             top = load_halves(here, g, n, fill, x_block)
             x = view(x_block, padded(n), fill)
         else:
@@ -291,6 +299,9 @@ def walk(
                 x[spot - j] = value
             top = block_max(x, x_block)
         ahead = ahead_of(row, g, j, x)
+        # The next block, where it is whole, lies in the row and has no value in its place.
+        plain = holds == LOGITS and g[DIRECT] != 0 and not 0 <= spot - (j + BLOCK) < BLOCK
+        following = here + BLOCK * itemsize(inv) if plain and j + 2 * BLOCK <= j1 else 0
         exps = x if holds == PROBS else kept(work, keep, j, n, inv)
         old = m
         s = mass(holds, old, r)  # up to here, below `old`
@@ -311,15 +322,17 @@ def walk(
                 if companion >= ITSELF:
                     own *= factor
                     own += 0.0 if old == -np.inf else s * (np.float64(old) - np.float64(m))
-                r, low = two_sum(s, np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead)))
+                total, top = exp_sum_peak(x, x_block, m, inv, exps, ahead, following, 0)
+                r, low = two_sum(s, np.float64(total))
                 r_low += low
                 if m == np.inf:
                     r = np.nan
             elif holds == LOG_PROBS:
-                r, low = two_sum(r, exponentials(x, x_block, holds, m, inv, exps, ahead))
+                r, low = two_sum(r, exp_each(x, x_block, exps))
                 r_low += low
         elif holds != PROBS:
-            r, low = two_sum(r, exponentials(x, x_block, holds, m, inv, exps, ahead))
+            more, top = exponentials(x, x_block, holds, m, inv, exps, ahead, following)
+            r, low = two_sum(r, more)
             r_low += low
         maxima[slot, j // BLOCK] = m
         # 1 + r = sum(exp((x[:j+n] - m) inv)), unless m is -inf
@@ -391,7 +404,7 @@ def walk_block(
     if m == -np.inf:
         pad(exps, 0, cast(0.0, inv))
     else:
-        r = np.float64(exp_sum_peak(x, tail, m, inv, exps, ahead))
+        r = np.float64(exp_sum_peak(x, tail, m, inv, exps, ahead, 0, 0)[0])
     maxima[slot, 0] = m
     state[:] = 0.0
     state[M], state[R] = m, np.nan if m == np.inf else r
@@ -625,11 +638,11 @@ def multiply_block(
         peak = index_of(x, m)
         c = t[peak]
     if holds == LOGITS and m != -np.inf:
-        r = np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead))
+        r = np.float64(exp_sum_peak(x, x_block, m, inv, exps, ahead, 0, 0)[0])
         if m == np.inf:
             r = np.nan
     elif holds != PROBS:
-        r = exponentials(x, x_block, holds, m, inv, exps, ahead)
+        r = exponentials(x, x_block, holds, m, inv, exps, ahead, 0)[0]
     u = v = 0.0
     if mode == REVERSE:
         v = sum_of(t, t_block, t_ahead)
@@ -676,7 +689,7 @@ def finish(
             exps = ragged(row, g, 0, columns, fill, x_block)
         elif not keep:
             exponentials(
-                block(row, g, 0, columns, fill, x_block), x_block, holds, maxima[0], inv, exps, AHEAD
+                block(row, g, 0, columns, fill, x_block), x_block, holds, maxima[0], inv, exps, AHEAD, 0
             )
         finish_block(
             row, g, columns, holds, inv, temperature, exps, other, og, blend, work, m, r, mode, hi, lo, a, b,
@@ -690,7 +703,7 @@ def finish(
         if mode == SCALE:
             exps, mj = kept(work, keep, j, n, inv), maxima[j // BLOCK]
             if not keep:
-                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
+                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD, 0)
             scaled(
                 exps, j, n, mj, m, r, np.float64(b), spot, exact, out, outg, streamed, work, inv
             )
@@ -707,7 +720,7 @@ def finish(
             if holds == PROBS:
                 exps = block(row, g, j, n, fill, x_block)
             elif not keep:
-                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD)
+                exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD, 0)
             # p = exps * exp((mj - m) inv) / s
             if mj != seen:
                 seen = mj
@@ -724,6 +737,17 @@ def finish(
             o[spot - j] = exact
         if not in_place:
             put(o, n, out, outg, j, streamed)
+
+
+@inline
+def checked_sum(
+    row: int, g: Array, n: int, inv: Any, other: int, og: Array, companion: int, work: int,
+    m: float, r: float, c: float, result: float,
+) -> float:
+    """`sum_where_terms_cancel` where they may."""
+    if n <= BLOCK and (companion == TANGENTS or twofold.CANCELLED * abs(result) < abs(m)):
+        return float(sum_where_terms_cancel(row, g, n, inv, other, og, companion, work, m, r, c, result))
+    return result
 
 
 @leaf

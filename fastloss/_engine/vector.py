@@ -384,6 +384,18 @@ def store(tyctx: Any, v: Any, to: Any) -> Any:
     return types.void(v, to), codegen
 
 
+@instruction
+def numbers_of(tyctx: Any, x: Any, to: Any) -> Any:
+    """to[:LANES] = LANES integers of x, as numbers: LLVM leaves a loop of 64-bit ones scalar."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector = ir.VectorType(_llvm(context, to)[0], LANES)
+        stored(context, builder, to, args[1], builder.sitofp(loaded(context, builder, x, args[0]), vector))
+        return context.get_dummy_value()
+
+    return types.void(x, to), codegen
+
+
 def _splat(builder: Any, value: Any, vector: Any) -> Any:
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
@@ -440,7 +452,6 @@ lowered = _with_one(lambda builder, x, c: builder.fsub(x, c), "x - c")
 added = _lane_by_lane(lambda builder, x, y: builder.fadd(x, y), "x + y")
 subtracted = _lane_by_lane(lambda builder, x, y: builder.fsub(x, y), "x - y")
 multiplied = _lane_by_lane(lambda builder, x, y: builder.fmul(x, y), "x y")
-larger = _lane_by_lane(lambda builder, x, y: _of_vectors(builder, "maximum", x, y), "maximum(x, y)")
 raised = _lane_by_lane(_larger_of, "x > y ? x : y")
 raised_to_size = _lane_by_lane(
     lambda builder, x, y: _larger_of(builder, _of_vectors(builder, "fabs", x), y), "|x| > y ? |x| : y"
