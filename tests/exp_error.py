@@ -25,7 +25,7 @@ F32, F64 = np.float32, np.float64
 
 @numba.njit(nogil=True)
 def _evaluate(x: np.ndarray, zero: np.floating, one: np.floating, e: np.ndarray) -> None:
-    exp_sum(x, 0, zero, one, e, 0)
+    exp_sum(x, 0, zero, one, e, 0, 0)
 
 
 def exp_of(x: np.ndarray) -> np.ndarray:
