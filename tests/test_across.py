@@ -105,6 +105,15 @@ def test_bits_are_those_of_the_walk_along_rows(
     assert len(met) >= len(those) * (len(LAYOUTS) if short else 2)
 
 
+def test_many_rows_of_one_column(dtype: type, rng: Rng) -> None:
+    x = rng.normal(0, 3, (40_000, 1)).astype(dtype)
+    x[5:8, 0] = np.inf, -np.inf, np.nan
+    assert np.array_equal(fl.logsumexp(x), x[:, 0], equal_nan=True)
+    losses = fl.cross_entropy(x, np.zeros(len(x), np.int64), reduction="none")
+    assert np.array_equal(np.isnan(losses), ~np.isfinite(x[:, 0]))
+    assert not losses[np.isfinite(x[:, 0])].any()
+
+
 @pytest.mark.parametrize("columns", [1, 3, 21, 200, 1030])
 def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     """(N, V, H, W): classes in the middle, runs of rows that are no multiple of LANES."""
@@ -252,10 +261,10 @@ def test_log1p(rng: Rng) -> None:
     assert np.isnan(y[-1])
     assert np.isnan(short[-1])
     with mpmath.workprec(120):
-        for each, got, near in zip(x, y, short, strict=False):
+        for each, got, rough in zip(x, y, short, strict=False):
             truth = mpmath.log1p(mpmath.mpf(float(each)))
             assert abs(mpmath.mpf(float(got)) - truth) <= float(np.spacing(float(truth))), each
-            assert abs(mpmath.mpf(float(near)) - truth) <= 2e-10 * truth + 5e-324, each
+            assert abs(mpmath.mpf(float(rough)) - truth) <= 2e-10 * truth + 5e-324, each
 
 
 @numba.njit(error_model="numpy")

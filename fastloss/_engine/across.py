@@ -2,9 +2,11 @@
 
 It is for rows that lie side by side (softmax along axis 0, or along the channels of an image), whose
 elements would otherwise be fetched one cache line each, and for rows too short to fill vectors, which are
-transposed in L1 first. Every sum is made in the order that `rows.walk` and `leaves` make it in (element
-j of a block belongs to partial sum j mod LANES, and those fold by halves), so a row has the same bits
-whoever walks it, and which walk a call takes is a matter of speed alone.
+transposed in L1 first. Many rows of a block at most, of which only a number each is wanted, are walked one
+after the other, and only what becomes of their sums is made across. Every sum is made in the order that
+`rows.walk` and `leaves` make it in (element j of a block belongs to partial sum j mod LANES, and those fold
+by halves), so a row has the same bits whoever walks it, and which walk a call takes is a matter of speed
+alone.
 
 A batch is `size` rows, a multiple of LANES: as many as L1 holds where rows are short, else as many as
 make a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
@@ -28,10 +30,10 @@ from fastloss._engine.blocks import (
     copy_few,
     lies_beside,
     load,
-    load_padded,
     neighbour,
     padded,
     put,
+    ragged,
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
@@ -46,6 +48,7 @@ from fastloss._engine.vector import (
     fence,
     itemsize,
     lanes,
+    lower,
     maximum,
     multiplied,
     nan_where,
@@ -67,8 +70,8 @@ SHORT = 128
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
-# Columns between a loop and its prefetch: from the cache behind L2, where columns that lie far apart drive
-# each other out of, and from memory.
+# Columns between a loop and its prefetch, of what has been read before (L2 does not hold columns that lie far
+# apart), and of what comes from memory.
 AHEAD, FAR_AHEAD = 16, 32
 
 # What is kept of each row from its walk on, in float64: m, r, the factor of its results, and a column whose
@@ -146,8 +149,7 @@ def largest_across(at: int, step: int, n: int, top: Array) -> None:
     """top[k] = the largest of row k in n columns, NaN if any is; a zero is +0."""
     wide()
     m, seen = lanes(top[0]), lanes(bits(top[0]))
-    for k in range(LANES):
-        m[k] = cast(-np.inf, top[0])
+    lower(m)
     for j in range(n):
         raise_rows(m, seen, view(at + j * step, LANES, top[0]))
     nan_where(m, seen)
@@ -193,9 +195,9 @@ def exp_across(
     `top` becomes the largest of as many columns at `following`, if that is not 0.
     """
     wide()
-    m, seen, watched, unit = lanes(inv), lanes(bits(inv)), following != 0, inv == cast(1.0, inv)
-    for k in range(LANES):
-        m[k] = cast(-np.inf, inv)
+    m, seen = lanes(inv), lanes(bits(inv))
+    lower(m)
+    unit, watched = inv == cast(1.0, inv), following != 0
     one, zero = cast(1.0, inv), cast(0.0, inv)
     row = LANES * itemsize(inv)
     count = lanes(inv)
@@ -396,8 +398,8 @@ def deliver(
 def step_across(
     at: int, step: int, n: int, known: bool, following: int, work: int, size: int, i: int, inv: Any
 ) -> None:
-    """LANES rows of a batch, from row i on, take in a block of n columns, whose largest are `known` if it was
-    the `following` one before; 0: none is.
+    """LANES rows of a batch, from row i on, take in a block of n columns. If its largest are `known`, they
+    have been put down as those of the block that was `following` before; 0: none follows.
     """
     outlined()
     m, top = slot(work, M, size, i, inv), slot(work, TOP, size, i, inv)
@@ -485,27 +487,22 @@ def walk_blocks(
     exponentials of the one before it are made, at `e`.
     """
     outlined()
-    none, b = cast(-np.inf, inv), itemsize(inv)
-    over, ends = n % LANES * b, e + BLOCK * b
-    ahead = apart // b * (2 * BLOCK // n)
-    top = none
+    lowest, b = cast(-np.inf, inv), itemsize(inv)
+    exps, ends = view(e, padded(n), inv), e + BLOCK * b
+    tail, next_tail = ends, ends + LANES * b
+    ahead = apart // b * (2 * BLOCK // n)  # whole rows, blocks.AHEAD numbers or less
+    here, top = row, block_max(ragged(row, g, 0, n, lowest, tail), tail)
     for k in range(count):
-        here = row + k * apart
-        following = here + apart if k + 1 < count else 0
-        tail, following_tail = ends + k % 2 * LANES * b, ends + (k + 1) % 2 * LANES * b
-        x = view(here, n, none)
-        if k == 0:
-            load_padded(here + n * b - over, g, over // b, none, tail)
-            top = block_max(x, tail)
-        if following:
-            load_padded(following + n * b - over, g, over // b, none, following_tail)
+        x, following = view(here, n, inv), here + apart if k + 1 < count else 0
+        after = ragged(following, g, 0, n if following else 0, lowest, next_tail)
         m[k] = top
-        if top == none:
-            r[k], top = 0.0, block_max(view(following, n if following else 0, none), following_tail)
+        if top == lowest:
+            r[k], top = 0.0, block_max(after, next_tail)
         else:
-            exps = view(e, padded(n), none)
-            s, top = exp_sum_peak(x, tail, top, inv, exps, ahead, following, following_tail)
-            r[k] = np.nan if m[k] == np.inf else np.float64(s)
+            s, next_top = exp_sum_peak(x, tail, top, inv, exps, ahead, following, next_tail)
+            r[k] = np.nan if top == np.inf else np.float64(s)
+            top = next_top
+        here, tail, next_tail = following, next_tail, tail
 
 
 @leaf
@@ -524,11 +521,13 @@ def walk_long(
             n = min(BLOCK, columns - j)
             at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
             known = following != 0
-            whole_one = at != tile and j + 2 * BLOCK <= min((q + 1) * SEGMENT, columns)
-            following = at + BLOCK * step if whole_one else 0
+            follows = at != tile and j + 2 * BLOCK <= min((q + 1) * SEGMENT, columns)  # a whole block
+            following = at + BLOCK * step if follows else 0
             for i in range(0, size, LANES):
-                b = i * itemsize(inv)
-                step_across(at + b, step, n, known, following + b if following else 0, work, size, i, inv)
+                here = at + i * itemsize(inv)
+                step_across(
+                    here, step, n, known, here + BLOCK * step if follows else 0, work, size, i, inv
+                )
             maxima[j // BLOCK, first : first + count] = m[:count]
         end(work, size)
         for k in range(size):
@@ -659,10 +658,12 @@ def walk(
     row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, inv: Any,
     maxima: Array, first: int, parts: Array,
 ) -> Any:
-    """M and R of the rows of a batch; (address, step) of its tile where rows are short."""
+    """M and R of the rows of a batch; (address, step) of its tile where rows are short; of longer ones that
+    lie side by side, in `maxima`, what each block saw.
+    """
     outlined()
     tile, e = tile_of(work, columns, size, inv)
-    if SHORT < columns <= BLOCK and g[DIRECT]:
+    if SHORT < columns <= BLOCK and g[DIRECT]:  # for M and R alone: see `plan_of`
         walk_blocks(
             row, neighbour(g), g, columns, count, whole(work, M, size, inv), whole(work, R, size, 0.0), tile,
             inv,
@@ -788,8 +789,8 @@ class Plan:
 def plan_of(
     x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]
 ) -> Plan | None:
-    """A plan where rows are short, or lie nearer to each other than their own elements do; or are many of a
-    block at most, of which only numbers are wanted.
+    """A plan where rows are short, or lie nearer to each other than their own elements do; or are many, of a
+    block at most, or of a single column, and only a number each is wanted, not `out`.
     """
     inner = x.run if out is None else min(x.run, out.run)
     many = out is None and x.direct and x.columns <= BLOCK and not launch.is_small(x.rows * x.columns, x.rows)

@@ -36,10 +36,10 @@ from fastloss._engine.vector import (
     cast,
     fence,
     first_of,
-    fold_max,
     from_bits,
     itemsize,
     lanes,
+    lower,
     numbers_of,
     outlined,
     part,
@@ -51,6 +51,7 @@ from fastloss._engine.vector import (
     scaled,
     store,
     stream,
+    top_of,
     view,
     wide,
 )
@@ -214,16 +215,13 @@ def widen_and_top(address: int, n: int, to: Array) -> Any:
     """`widen` of n >= LANES halves, and the largest of them as `leaves.block_max` finds it."""
     wide()
     lying, m, odd = view(address, n, _i2), lanes(to[0]), 0
-    for k in range(LANES):
-        m[k] = cast(-np.inf, m[k])
+    lower(m)
     for j in range(0, n - LANES + 1, LANES):
         prefetch(lying, j + AHEAD)
         convert(part(lying, j), part(to, j))
         odd = raise_lanes(m, part(to, j), odd)
     convert(part(lying, n - LANES), part(to, n - LANES))
-    odd = raise_lanes(m, part(to, n - LANES), odd)
-    top = fold_max(m)
-    return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
+    return top_of(m, raise_lanes(m, part(to, n - LANES), odd))
 
 
 def narrow(results: Array, c: Any, n: int, address: int, streamed: int) -> None:

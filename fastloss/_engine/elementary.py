@@ -214,7 +214,8 @@ def log1p(r: Any) -> Any:
     return n * _LN2_64[0] - ((half - tail) - f)
 
 
-# log(1 + f) = f + f**2 p(f) there, p near the minimax polynomial (1.1e-10).
+# log(1 + f) = f + f**2 p(f) for sqrt(1/2) <= 1 + f < sqrt(2), p near the polynomial whose error relative to
+# the logarithm is smallest (1.1e-10).
 _LOG_SHORT = (
     -0.500000002841674, 0.33333331982712827, -0.24999938116054846, 0.20000096459354197, -0.1667032763187126,
     0.14285697960058064, -0.12412643905008577, 0.11021093308536539, -0.10870501020674478, 0.10727001733591815,

@@ -23,6 +23,7 @@ from fastloss._engine.vector import (
     fold_max,
     itemsize,
     lanes,
+    lower,
     lowered,
     part,
     prefetch,
@@ -32,6 +33,7 @@ from fastloss._engine.vector import (
     scaled,
     store,
     stream,
+    top_of,
     view,
     wide,
 )
@@ -48,20 +50,6 @@ def piece(x: Array, j: int, tail: int) -> Array:
     return found
 
 
-@inline
-def lower(m: Array) -> None:
-    """LANES numbers below all others."""
-    for k in range(LANES):
-        m[k] = cast(-np.inf, m[k])
-
-
-@inline
-def top_of(m: Array, odd: int) -> Any:
-    """The largest of LANES numbers, NaN if one was `odd`; a zero is +0."""
-    top = fold_max(m)
-    return cast(np.nan, top) if odd != 0 else top + cast(0.0, top)
-
-
 @leaf
 def block_max(x: Array, tail: int) -> Any:
     """The largest element, NaN if any is; a zero is +0. What of x fills no lanes lies padded at `tail`."""
@@ -76,14 +64,14 @@ def block_max(x: Array, tail: int) -> Any:
 @leaf
 def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, following: int) -> Any:
     """e = exp((x - m) inv); the sum of e, and what `block_max` says of as many numbers at `following`, if
-    that is not 0: looked at here they are fetched while there is arithmetic to do. What of x fills no lanes
-    lies padded at `tail`.
+    that is not 0 (they fill lanes, and so does x then): they are fetched while there is arithmetic to do.
+    What of x fills no lanes lies padded at `tail`.
     """
     wide()
     total, top, odd = lanes(m), lanes(m), 0
     lower(top)
-    unit = inv == cast(1.0, inv)  # a loop of its own, shorter by the product
-    watched = following != 0  # likewise
+    # LLVM makes a loop for each of these, and leaves out what it need not do.
+    unit, watched = inv == cast(1.0, inv), following != 0
     after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
@@ -103,13 +91,12 @@ def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, followi
 def exp_sum_peak(
     x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, following: int, following_tail: int
 ) -> Any:
-    """`exp_sum` with m the largest of x, but for one element at m. What follows may have a tail, too."""
+    """`exp_sum` with m the largest of x, but for one element at m. What follows may have a tail as x has."""
     wide()
     total, top, odd = lanes(m), lanes(m), 0
     lower(top)
     ties = 0
-    unit = inv == cast(1.0, inv)
-    watched = following != 0
+    unit, watched = inv == cast(1.0, inv), following != 0
     after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)

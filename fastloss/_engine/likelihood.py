@@ -65,8 +65,8 @@ def rest_of(m: Any, r: float, x_t: Any, inv: Any) -> Any:
     rest = r if x_t == m else r + (1.0 - e)
     if itemsize(inv) == 8:
         return rest / s, e / s
-    over = 1.0 / s  # which the probabilities are made by, too; a float32 does not show the difference
-    return rest * over, e * over
+    inverse = 1.0 / s  # which the probabilities are made by, too; a float32 does not show the difference
+    return rest * inverse, e * inverse
 
 
 @inline
@@ -370,19 +370,19 @@ def own_across(
 
 @leaf
 def slopes_across(
-    m: Array, r: Array, x_t: Array, w_t: Array, share: Array, pull: Array, factor: Array, exact: Array,
+    m: Array, r: Array, x_t: Array, over: Array, share: Array, pull: Array, factor: Array, exact: Array,
     inv: Any, link: int,
 ) -> None:
     """Of the rows of a batch what `gradients_across` takes, and `pull`, what the probabilities are
-    multiplied by; w_t is over the denominator.
+    multiplied by; `over` is w_t over the denominator.
     """
     wide()
     for i in range(0, m.size, LANES):
-        top, rest, own, weight, each = part(m, i), part(r, i), part(x_t, i), part(w_t, i), part(share, i)
+        top, rest, own, weight, each = part(m, i), part(r, i), part(x_t, i), part(over, i), part(share, i)
         u, v, w = lanes(r[0]), lanes(inv), lanes(r[0])
         for k in range(LANES):
             rate = each[k] * np.float64(inv)
-            u[k] = np.float64(cast(rate * pull_of(weight[k], 0.0, 0.0, 1), inv))
+            u[k] = np.float64(cast(rate * weight[k], inv))
             v[k] = cast(1.0 / rows.mass(leaves.LOGITS, np.float64(top[k]), rest[k]) * u[k], inv)
             slope = target_slope(top[k], rest[k], 0.0, own[k], inv, weight[k], 0.0, 1)[0]
             w[k] = rate * (-weight[k] if link == HINGE else slope)
@@ -470,7 +470,7 @@ def cross_entropy_across(
                 row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
                 i if kept.size else 0, parts[w],
             )
-        for k in range(count if not short else 0):  # before any gradient is written over it
+        for k in range(0 if short else count):  # before any gradient is written over it
             there = row + k * blocks.neighbour(xg)
             x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
         for k in range(count if weight.size else 0):

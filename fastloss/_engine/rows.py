@@ -102,8 +102,8 @@ M, R, U, V, C, PEAK, OWN, STATE = 0, 1, 2, 3, 4, 5, 6, 7
 def exponentials(
     x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ahead: int, following: int
 ) -> Any:
-    """e from a block of a row under its running maximum; the sum of e, and the largest of as many logits at
-    `following`, if that is not 0.
+    """e from a block of a row under its running maximum; the sum of e, and of logits the largest of as many
+    at `following`, if that is not 0.
     """
     if holds == LOGITS and m != -np.inf:
         total, top = exp_sum(x, tail, m, inv, e, ahead, following)
@@ -744,7 +744,7 @@ def checked_sum(
     row: int, g: Array, n: int, inv: Any, other: int, og: Array, companion: int, work: int,
     m: float, r: float, c: float, result: float,
 ) -> float:
-    """`sum_where_terms_cancel` where they may."""
+    """`result`, or what `sum_where_terms_cancel` makes of it, which is called only where it may differ."""
     if n <= BLOCK and (companion == TANGENTS or twofold.CANCELLED * abs(result) < abs(m)):
         return float(sum_where_terms_cancel(row, g, n, inv, other, og, companion, work, m, r, c, result))
     return result

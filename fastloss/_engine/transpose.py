@@ -155,8 +155,8 @@ def zipped(tyctx: Any, first: Any, second: Any, rows: Any, like: Any) -> Any:
 @leaf
 def to_columns(rows: int, length: int, count: int, columns: int, ahead: int, like: Any) -> None:
     """columns[j * count + i] = element j of row i, of `count` rows that lie one after the other. What lies
-    `ahead` numbers further on, if that is not 0, is asked for piece by piece, not all at once, which takes
-    longer.
+    `ahead` numbers further on, if that is not 0, is asked for in pieces: processors wait where all of it is
+    asked for at once.
 
     `count` is a multiple of 16. Up to a cache line after the last row is read, and as many columns as fill
     the last block are written.
@@ -164,8 +164,9 @@ def to_columns(rows: int, length: int, count: int, columns: int, ahead: int, lik
     wide()
     b = itemsize(like)
     for i in range(0, count, 64 // b):
-        for k in range(i * length if ahead else (i + 64 // b) * length, (i + 64 // b) * length, LANES):
-            prefetch(view(rows, 0, like), ahead + k)
+        if ahead:
+            for k in range(i * length, (i + 64 // b) * length, LANES):
+                prefetch(view(rows, 0, like), ahead + k)
         if length == 2:
             unzip(rows + 2 * i * b, columns + i * b, columns + (count + i) * b, like)
         elif length <= NARROW:

@@ -25,7 +25,7 @@ from numba import types
 from numba.core import cgutils
 from numba.np import arrayobj
 
-from fastloss._engine.jit import instruction
+from fastloss._engine.jit import inline, instruction
 
 LANES = 32
 
@@ -209,6 +209,13 @@ def part(tyctx: Any, x: Any, j: Any) -> Any:
     return types.Array(x.dtype, 1, "C")(x, types.intp), codegen
 
 
+@inline
+def lower(m: Any) -> None:
+    """m[k] = -inf, for LANES numbers."""
+    for k in range(LANES):
+        m[k] = cast(-math.inf, m[k])
+
+
 def _by_halves(join: Callable[[Any, Any, Any], Any], doc: str) -> Any:
     def folded(tyctx: Any, v: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
@@ -241,6 +248,13 @@ fold = _by_halves(
     "The sum of LANES numbers, by halves: lane k with lane k + 16, then k + 8, …",
 )
 fold_max = _by_halves(_larger_of, "The largest of LANES numbers, none of them NaN.")
+
+
+@inline
+def top_of(m: Any, odd: int) -> Any:
+    """The largest of LANES numbers that `raise_lanes` has raised; NaN where that is `odd`; a zero is +0."""
+    top = fold_max(m)
+    return cast(math.nan, top) if odd != 0 else top + cast(0.0, top)
 
 
 @instruction
