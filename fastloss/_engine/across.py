@@ -804,9 +804,10 @@ def summed(losses: Array, columns: int) -> float:
     if losses.size == 1:
         return float(losses[0])
     size = batch_size(columns)
-    batches = np.zeros((-(-losses.size // size), size // LANES, LANES))
-    batches.reshape(-1)[: losses.size] = losses
-    totals = batches.sum(axis=1)
+    if losses.size % size:
+        losses = np.append(losses, np.zeros(-losses.size % size))
+    batches = losses.reshape(-1, size // LANES, LANES)
+    totals = batches[:, 0] if size == LANES else batches.sum(axis=1)
     while totals.shape[1] > 1:
         totals = totals[:, : totals.shape[1] // 2] + totals[:, totals.shape[1] // 2 :]
     return float(totals.sum())
