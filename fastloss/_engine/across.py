@@ -49,6 +49,7 @@ from fastloss._engine.vector import (
     itemsize,
     lanes,
     lower,
+    many_registers,
     maximum,
     multiplied,
     nan_where,
@@ -495,13 +496,12 @@ def walk_blocks(
     for k in range(count):
         x, following = view(here, n, inv), here + apart if k + 1 < count else 0
         after = ragged(following, g, 0, n if following else 0, lowest, next_tail)
-        m[k] = top
-        if top == lowest:
-            r[k], top = 0.0, block_max(after, next_tail)
-        else:
-            s, next_top = exp_sum_peak(x, tail, top, inv, exps, ahead, following, next_tail)
+        watched = following if many_registers() and top != lowest else 0
+        m[k], r[k], next_top = top, 0.0, top
+        if top != lowest:
+            s, next_top = exp_sum_peak(x, tail, top, inv, exps, ahead, watched, next_tail)
             r[k] = np.nan if top == np.inf else np.float64(s)
-            top = next_top
+        top = next_top if watched else block_max(after, next_tail)
         here, tail, next_tail = following, next_tail, tail
 
 

@@ -25,6 +25,7 @@ from fastloss._engine.vector import (
     lanes,
     lower,
     lowered,
+    many_registers,
     part,
     prefetch,
     raise_lanes,
@@ -63,15 +64,15 @@ def block_max(x: Array, tail: int) -> Any:
 
 @leaf
 def exp_sum(x: Array, tail: int, m: Any, inv: Any, e: Array, ahead: int, following: int) -> Any:
-    """e = exp((x - m) inv); the sum of e, and what `block_max` says of as many numbers at `following`, if
-    that is not 0 (they fill lanes, and so does x then): they are fetched while there is arithmetic to do.
-    What of x fills no lanes lies padded at `tail`.
+    """e = exp((x - m) inv); the sum of e, and with `many_registers` what `block_max` says of as many numbers
+    at `following`, if that is not 0 (they fill lanes, and so does x then): they are fetched while there is
+    arithmetic to do. What of x fills no lanes lies padded at `tail`.
     """
     wide()
     total, top, odd = lanes(m), lanes(m), 0
     lower(top)
     # LLVM makes a loop for each of these, and leaves out what it need not do.
-    unit, watched = inv == cast(1.0, inv), following != 0
+    unit, watched = inv == cast(1.0, inv), many_registers() and following != 0
     after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)
@@ -96,7 +97,7 @@ def exp_sum_peak(
     total, top, odd = lanes(m), lanes(m), 0
     lower(top)
     ties = 0
-    unit, watched = inv == cast(1.0, inv), following != 0
+    unit, watched = inv == cast(1.0, inv), many_registers() and following != 0
     after = view(following, x.size, m)
     for j in range(0, x.size, LANES):
         prefetch(x, j + ahead)

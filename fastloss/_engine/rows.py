@@ -78,7 +78,7 @@ from fastloss._engine.leaves import (
 )
 from fastloss._engine.strips import Place, Side
 from fastloss._engine.twofold import Pair
-from fastloss._engine.vector import LANES, cast, itemsize, maximum, outlined, view
+from fastloss._engine.vector import LANES, cast, itemsize, many_registers, maximum, outlined, view
 
 # What a task is: a row; or a segment of a row, first walked, then finished.
 WHOLE, WALK, FINISH = 0, 1, 2
@@ -103,7 +103,7 @@ def exponentials(
     x: Array, tail: int, holds: int, m: Any, inv: Any, e: Array, ahead: int, following: int
 ) -> Any:
     """e from a block of a row under its running maximum; the sum of e, and of logits the largest of as many
-    at `following`, if that is not 0.
+    at `following`, if that is not 0: see `exp_sum`.
     """
     if holds == LOGITS and m != -np.inf:
         total, top = exp_sum(x, tail, m, inv, e, ahead, following)
@@ -301,7 +301,8 @@ def walk(
         ahead = ahead_of(row, g, j, x)
         # The next block, where it is whole, lies in the row and has no value in its place.
         plain = holds == LOGITS and g[DIRECT] != 0 and not 0 <= spot - (j + BLOCK) < BLOCK
-        following = here + BLOCK * itemsize(inv) if plain and j + 2 * BLOCK <= j1 else 0
+        known = many_registers() and plain and j + 2 * BLOCK <= j1
+        following = here + BLOCK * itemsize(inv) if known else 0
         exps = x if holds == PROBS else kept(work, keep, j, n, inv)
         old = m
         s = mass(holds, old, r)  # up to here, below `old`

@@ -172,6 +172,19 @@ def itemsize(tyctx: Any, like: Any) -> Any:
     return types.intp(like), codegen
 
 
+@instruction
+def many_registers(tyctx: Any) -> Any:
+    """Whether the CPU compiled for has the 32 vector registers of AVX-512, a constant: with half as many a
+    loop that does two things at once is slower than two loops.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        features = context.codegen().magic_tuple()[2].split(",")
+        return context.get_constant(types.boolean, "+avx512f" in features)
+
+    return types.boolean(), codegen
+
+
 # ---- registers ------------------------------------------------------------------------------
 @instruction
 def lanes(tyctx: Any, like: Any) -> Any:
