@@ -16,7 +16,7 @@ from fastloss._engine import across, blocks, elementary, targets, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
-COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 160, 1000, 1024, 1025, 33_000)
+COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 160, 1000, 1024, 1025, 1500, 33_000)
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rows": lambda x: x,
     "columns": np.asfortranarray,
