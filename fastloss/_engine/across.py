@@ -677,12 +677,18 @@ def walk(
     return at, step
 
 
+@inline
+def probability_factor(m: Any, r: float, by: float, inv: Any) -> Any:
+    """`by` / s, what exponentials of a row are multiplied by."""
+    return cast(1.0 / rows.mass(LOGITS, np.float64(m), r) * by, inv)
+
+
 @leaf
 def probability_factors(m: Array, r: Array, by: Array, factor: Array, inv: Any) -> None:
-    """factor = `by` / s."""
+    """`probability_factor` of LANES rows."""
     wide()
     for k in range(LANES):
-        factor[k] = cast(1.0 / rows.mass(LOGITS, np.float64(m[k]), r[k]) * by[k], inv)
+        factor[k] = probability_factor(m[k], r[k], by[k], inv)
 
 
 @leaf

@@ -383,7 +383,7 @@ def slopes_across(
         for k in range(LANES):
             rate = each[k] * np.float64(inv)
             u[k] = np.float64(cast(rate * weight[k], inv))
-            v[k] = cast(1.0 / rows.mass(leaves.LOGITS, np.float64(top[k]), rest[k]) * u[k], inv)
+            v[k] = across.probability_factor(top[k], rest[k], u[k], inv)
             slope = target_slope(top[k], rest[k], 0.0, own[k], inv, weight[k], 0.0, 1)[0]
             w[k] = rate * (-weight[k] if link == HINGE else slope)
         store(u, part(pull, i))
