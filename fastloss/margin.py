@@ -187,7 +187,7 @@ class _Hinge(Targets):
         self, formula: Elementwise | None, scores: ArrayLike, targets: ArrayLike, margin: float, *rest: Any
     ) -> None:
         self.margin = arrays.finite(margin, "margin")
-        super().__init__(scores, "scores", targets, *rest, lend=False)
+        super().__init__(scores, "scores", targets, *rest)
         self.formula, self.compute = formula, self.row_dtype
 
     def value(self) -> Any:
@@ -199,7 +199,7 @@ class _Hinge(Targets):
 
     def _run(self, out: Array | None, grad: Array | None) -> Array:
         """The losses of the rows; `grad` is written."""
-        n, axes, zero = self.given.size, (self.axis,), self.compute.type
+        n, axes, zero = self.checked.size, (self.axis,), self.compute.type
         losses = np.empty(n)
         if not n:
             return losses

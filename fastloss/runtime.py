@@ -254,8 +254,8 @@ def _needed(call: Any) -> list[str]:
 def _samples(operation: Operation[..., Any], dtype: np.dtype[Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
     """The operation and each of its methods, with arguments for the parameters that need one."""
     methods = [m for m in vars(operation).values() if callable(m) and hasattr(m, "__signature__")]
-    for rows in (2, LANES):  # so many are walked across
-        x = np.zeros((rows, 3), dtype)
+    for rows, columns in ((2, 3), (LANES, 3), (2, 2)):  # LANES rows are walked across, and all of two
+        x = np.zeros((rows, columns), dtype)
         of_classes = "axis" in inspect.signature(operation).parameters
         values: dict[str, Any] = {"targets": np.zeros(rows, np.int64)} if of_classes else {}
         for call in (operation, *(m for m in methods if m is not operation.__wrapped__)):

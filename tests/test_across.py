@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss._engine import across, blocks, elementary, targets, transpose
+from fastloss import reference
+from fastloss._engine import across, blocks, classes, elementary, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
@@ -101,7 +102,11 @@ def test_bits_are_those_of_the_walk_along_rows(
     met = [walk for walk in walks if walk is not None]
     short = columns <= across.SHORT
     alone = re.compile("margin|arcface|hinge|focal|scale|temperature")  # only of short rows
-    those = [name for name in calls if short or not alone.search(name)]
+    two = re.compile("^(cross_entropy|value_and_grad|temperature_grad|gradient in place)$")  # see `two`
+    those = [
+        name for name in calls
+        if (short or not alone.search(name)) and not (columns == 2 and two.search(name))
+    ]
     assert len(met) >= len(those) * (len(LAYOUTS) if short else 2)
 
 
@@ -275,19 +280,25 @@ def _log1p(x: Any) -> Any:
     return y, short
 
 
+@pytest.mark.parametrize("columns", [2, 5])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
-def test_many_targets_are_not_copied_and_nothing_shows_it(
-    reduction: str, rng: Rng, monkeypatch: pytest.MonkeyPatch
+def test_many_targets_are_bytes_and_nothing_shows_it(
+    reduction: str, columns: int, rng: Rng, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     n = 1000
-    x = rng.normal(0, 3, (n, 5)).astype(np.float32)
-    y = rng.integers(5, size=n)
-    monkeypatch.setattr(targets, "LENT", n + 1)
+    x = rng.normal(0, 3, (n, columns)).astype(np.float32)
+    y = rng.integers(columns, size=n)
+    y[::11] = -100
     expected, slope = fl.cross_entropy.value_and_grad(x, y, reduction=reduction)
-    monkeypatch.setattr(targets, "LENT", n)
+    weights = {"weight": rng.random(columns), "sample_weight": rng.random(n)}
+    weighted = fl.cross_entropy(x, y, **weights, reduction=reduction)
+    monkeypatch.setattr(classes, "MANY", n)
+    assert np.array_equal(classes.targets(y, columns, -100)[0], np.where(y < 0, -1, y))
+    assert classes.targets(y, columns, -100)[0].dtype == np.int8
     given = {
         "int64": y,
-        "uint8": y.astype(np.uint8),
+        "int16": y.astype(np.int16),
+        "int32": y.astype(np.int32),
         "strided": np.repeat(y, 3)[::3],
         "backwards": np.ascontiguousarray(y[::-1])[::-1],
         "swapped": y.astype(">i4"),
@@ -297,40 +308,66 @@ def test_many_targets_are_not_copied_and_nothing_shows_it(
         value, grad = fl.cross_entropy.value_and_grad(x, each, reduction=reduction)
         assert np.array_equal(value, expected), name
         assert np.array_equal(grad, slope), name
-    apart = np.zeros((n, 8), np.float32)[:, :5]
+    assert np.array_equal(fl.cross_entropy(x, y, **weights, reduction=reduction), weighted)
+    apart = np.zeros((n, 8), np.float32)[:, :columns]
     assert np.array_equal(fl.cross_entropy.grad(x, y, reduction=reduction, out=apart), slope)
-    memory = np.empty(5 * n, np.float32)
+    memory = np.empty(max(2, columns) * n, np.float32)
     under = memory[: 2 * n].view(np.int64)  # the gradient will be written over them
     under[...] = y
     assert np.array_equal(
-        fl.cross_entropy.grad(x, under, reduction=reduction, out=memory.reshape(n, 5)), slope
+        fl.cross_entropy.grad(x, under, reduction=reduction, out=memory.reshape(n, columns)), slope
     )
-    folded = fl.cross_entropy.grad(x.reshape(10, 100, 5), y.reshape(10, 100), reduction=reduction)
-    assert np.array_equal(folded.reshape(n, 5), slope)
+    folded = fl.cross_entropy.grad(x.reshape(10, 100, columns), y.reshape(10, 100), reduction=reduction)
+    assert np.array_equal(folded.reshape(n, columns), slope)
 
 
-def test_many_targets_are_checked_and_may_be_ignored(rng: Rng, monkeypatch: pytest.MonkeyPatch) -> None:
-    n = targets.LENT
-    x, y = rng.normal(0, 3, (n, 3)), rng.integers(3, size=n)
+@pytest.mark.parametrize("kind", [np.int32, np.int64])
+def test_many_targets_are_checked_and_may_be_ignored(rng: Rng, kind: type) -> None:
+    n = classes.MANY + 70
+    x, y = rng.normal(0, 3, (n, 3)), rng.integers(3, size=n).astype(kind)
     out = np.full((n, 3), 7.0)
-    for wrong in (3, -1, 2**40, -(2**63)):
+    for wrong in (3, -1, 2**30, -(2**31)) if kind is np.int32 else (3, -1, 2**40, 256, -(2**63)):
         y[n - 5] = wrong
         with pytest.raises(IndexError, match=rf"targets\[{n - 5}\] is {wrong}, out of range for 3 classes"):
             fl.cross_entropy.grad(x, y, out=out)
         assert (out == 7).all()
-        # Another thread may write such a target once they are checked: its row counts for nothing.
-        with monkeypatch.context() as patch:
-            patch.setattr(targets.arrays, "all_classes", lambda *_: True)
-            loss, grad = fl.cross_entropy.value_and_grad(x, y, reduction="sum")
-        assert not grad[n - 5].any()
-        y[n - 5] = -100
-        expected, slope = fl.cross_entropy.value_and_grad(x, y, reduction="sum")
-        assert loss == expected
-        assert np.array_equal(grad, slope)
+        assert not fl.cross_entropy.grad(x, y, ignore_index=wrong)[n - 5].any()
     y[n - 5] = 1
     some, slope = fl.cross_entropy.value_and_grad(x, y, reduction="none", ignore_index=1)
     assert not some[y == 1].any()
     assert not slope[y == 1].any()
+    assert some[y != 1].all()
+    assert fl.cross_entropy(x, y, ignore_index=1) == np.float64(
+        fl.cross_entropy(x[y != 1], y[y != 1], reduction="sum") / np.count_nonzero(y != 1)
+    )
+
+
+def test_two_classes(dtype: type, rng: Rng) -> None:
+    """The softplus of one difference, however far apart and however the rows lie."""
+    limits = np.finfo(dtype)
+    big = float(limits.max) / (1 if dtype is np.float32 else 4)
+    values = np.array([0, -0.0, 1, -3, 90, -800, big, -big, big / 4, -np.inf, np.inf, np.nan], dtype)
+    x = np.stack(np.meshgrid(values, values), axis=-1).reshape(-1, 2)
+    y = rng.integers(2, size=len(x))
+    y[::13] = -100
+    with np.errstate(all="ignore"):
+        for temperature in (1.0, 7.0, 0.01):
+            options = {"reduction": "none", "temperature": temperature}
+            wide_x = x.astype(np.longdouble)
+            losses = reference.cross_entropy(wide_x, y, **options)
+            slopes = reference.cross_entropy_grad(wide_x, y, **options)
+            got, grad = fl.cross_entropy.value_and_grad(x, y, **options)
+            rates = fl.cross_entropy.temperature_grad(x, y, **options)[1]
+            expected = reference.cross_entropy_temperature_grad(wide_x, y, **options)
+            for ours, truth in ((got, losses), (grad, slopes), (rates, expected)):
+                # an ulp of d is in the exponent
+                np.testing.assert_allclose(
+                    ours, truth.astype(dtype), rtol=200 * limits.eps, atol=100 * float(limits.tiny)
+                )
+            assert np.allclose(got, losses.astype(dtype), 4 * limits.eps, limits.eps, equal_nan=True)
+    many, targets = rng.normal(0, 3, (5, 9, 2)).astype(dtype), rng.integers(2, size=(5, 4))
+    for few in (many[:, :4], many[:, 1:8:2]):  # runs of four rows
+        assert np.array_equal(fl.cross_entropy.grad(few, targets), fl.cross_entropy.grad(few.copy(), targets))
 
 
 @pytest.mark.parametrize("columns", [2, 10, 128, 1500])

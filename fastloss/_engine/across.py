@@ -46,6 +46,7 @@ from fastloss._engine.vector import (
     bits,
     cast,
     fence,
+    fold,
     itemsize,
     lanes,
     lower,
@@ -394,6 +395,15 @@ def deliver(
         put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, 0)
 
 
+@leaf
+def fetch_targets(at: int, g: Array, i: int, count: int, y: Array) -> None:
+    """The targets of `count` rows from row i on, and -1 for what a batch lacks; they are integers at `at`."""
+    outlined()
+    load(at + i * g[STRIDE], g, count, y)
+    for k in range(count, y.size):
+        y[k] = cast(-1.0, y[0])
+
+
 # ---- the walk -------------------------------------------------------------------------------
 @leaf
 def step_across(
@@ -719,6 +729,16 @@ def make_short(
             probability_factors(m, r, slot(work, by, size, k, 0.0), factor, inv)
             scale_across(e + k * b, size * b, columns, factor, tile + k * b, size * b)
     return int(tile)
+
+
+@leaf
+def sum_across(loss: Array) -> Any:
+    """The sum of a batch's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
+    wide()
+    total = lanes(loss[0])
+    for k in range(0, loss.size, LANES):
+        added(total, part(loss, k), total)
+    return fold(total)
 
 
 # ---- the plan of a call ---------------------------------------------------------------------

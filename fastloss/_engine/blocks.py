@@ -326,6 +326,8 @@ def load(address: int, g: Array, n: int, to: Array) -> None:
         load_integers(view(address, n, _i8), to)
     elif code == _I4 and step == 4 and not swap and address % 4 == 0:
         load_integers(view(address, n, _i4), to)
+    elif code == _I1 and step == 1:
+        load_integers(view(address, n, _i1), to)
     elif code == _F2 and in_vectors(address, step, swap, n):
         load_float16(address, n, to)
     elif code == _BF16 and in_vectors(address, step, swap, n):

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, few, leaves, rows, twofold
+from fastloss._engine import across, arrays, blocks, few, leaves, rows, two, twofold
 from fastloss._engine.again import recall
-from fastloss._engine.arrays import STRIDE, Array
+from fastloss._engine.arrays import Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
 from fastloss._engine.elementary import exp_nonpositive, log_mass, log_pair, power
 from fastloss._engine.jit import inline, leaf
@@ -18,11 +18,9 @@ from fastloss._engine.kernels import kernel
 from fastloss._engine.targets import Targets
 from fastloss._engine.vector import (
     LANES,
-    added,
     cast,
     chosen,
     fma,
-    fold,
     itemsize,
     lanes,
     part,
@@ -77,10 +75,9 @@ def linked(m: Any, r: float, x_t: Any, inv: Any, w_t: float, link: int, option: 
     if link == FOCAL:
         rest, p = rest_of(m, r, x_t, inv)
         hi, lo = log_pair(rest)
-        much = power(option, hi, lo) if option != 0.0 else 1.0
+        much = power(option, hi, lo)
         share = p * nll / rest if p > 0.0 and rest > 0.0 else p  # nll / rest is 1 where both vanish
-        slope = much * (1.0 + option * share) if option != 0.0 else 1.0
-        return w_t * nll * much, slope
+        return w_t * nll * much, much * (1.0 + option * share)
     # HINGE; r says nothing where m is infinite
     above = np.float64(m) - np.float64(x_t) if m == np.inf else nll + option
     slope = 0.0 if above <= 0.0 else (1.0 if above > 0.0 else above)
@@ -269,20 +266,6 @@ INDEX, AT_TARGET, WEIGHT, SHARE, LOSS, PULL, EXACT, SLOPE, OVER = (across.OWN + 
 
 
 @leaf
-def classes_across(y: Array, count: int, columns: int) -> None:
-    """The targets of a batch of `count` rows, and -1 for what is no class."""
-    wide()
-    n, end = cast(count, y[0]), cast(columns, y[0])
-    for i in range(0, y.size, LANES):
-        q = part(y, i)
-        v = lanes(y[0])
-        for k in range(LANES):
-            fine = (q[k] >= 0) & (q[k] < end) & (cast(i + k, y[0]) < n)
-            v[k] = q[k] if fine else cast(-1.0, y[0])
-        store(v, q)
-
-
-@leaf
 def pick_across(at: int, step: int, columns: int, y: Array, x_t: Array) -> None:
     """x_t[k] = element y[k] of row k."""
     wide()
@@ -412,16 +395,6 @@ def gradients_across(
             store(v, view(o + i * b + j * o_step, LANES, factor[0]))
 
 
-@leaf
-def sum_across(loss: Array) -> Any:
-    """The sum of a batch's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
-    wide()
-    total = lanes(loss[0])
-    for k in range(0, loss.size, LANES):
-        added(total, part(loss, k), total)
-    return fold(total)
-
-
 @kernel
 def cross_entropy_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
@@ -432,8 +405,6 @@ def cross_entropy_across(
 ) -> None:
     """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
     time; of short rows with all else. With `sums`, of the losses that of each batch.
-
-    Targets are read once, and what is no class is an ignored row: they may be the caller's own.
     """
     streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
@@ -455,8 +426,7 @@ def cross_entropy_across(
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
         to = blocks.row_address(out, og, i)
-        blocks.load(targets + i * yg[STRIDE], yg, count, y)
-        classes_across(y, count, columns)
+        across.fetch_targets(targets, yg, i, count, y)
         if altered:
             tile, e = across.tile_of(mine, columns, size, inv)
             at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
@@ -502,7 +472,7 @@ def cross_entropy_across(
                     rate_q = rate_of(own[q - k], top, r[q], 0.0, mass, target, w_t[q], 0.0, columns)
                     rates[i + q] = 0.0 if y[q] < 0 else rate_q
         if sums:
-            losses[task] = sum_across(loss)
+            losses[task] = across.sum_across(loss)
         else:
             for k in range(count):
                 losses[i + k] = loss[k]
@@ -564,10 +534,10 @@ class CrossEntropy(Targets, Curved):
         self.temperature = arrays.positive(temperature, "temperature") if scale is None else 1.0 / scale
         super().__init__(
             logits, name, targets, axis, weight, sample_weight, ignore_index, reduction,
-            lend=turn is None and link == PLAIN,
         )
         self.compute = rows.compute_type(self.dtype, self.temperature)
-        self.turn, self.link, self.option = turn, link, option
+        # The focal loss of gamma = 0 is the cross-entropy.
+        self.turn, self.link, self.option = turn, PLAIN if link == FOCAL and option == 0.0 else link, option
         self.rates = np.empty(0)
 
     def _run(
@@ -582,7 +552,7 @@ class CrossEntropy(Targets, Curved):
     ) -> Array | float:
         """The losses of the rows, or their sum; `result` and `hess` are written."""
         dtype, axes = self.compute, (self.axis,)
-        if not self.given.size:
+        if not self.checked.size:
             return np.empty(0)
         x, t, key = self.x, tangent, None
         plain = self.turn is None and self.link == PLAIN
@@ -634,18 +604,26 @@ class CrossEntropy(Targets, Curved):
             not smooth and wanted in (NOTHING, GRAD, RATE)
             and (self.classes <= across.SHORT or (plain and wanted != RATE))
         ):
-            plan = across.plan_of(xl, lies if wanted == GRAD else None, inv, dtype)
+            both = plain and self.classes == 2
+            plan_of = two.plan_of if both else across.plan_of
+            plan = plan_of(xl, lies if wanted == GRAD else None, inv, dtype)
             if plan is not None:
-                y_at, yl = self.lendable(result, dtype)
-                self.rates = np.empty(xl.rows if wanted == RATE else 0)
-                sums = self.lent and plan.one_run and self.reduction != "none"
-                losses = np.empty(plan.batches if sums else xl.rows)
-                plan.run(
-                    cross_entropy_across,
-                    x_at, xl.geometry, y_at, yl.geometry, none if weight is None else weight, mass, each,
-                    *apart_of, self.link, self.option, losses, int(sums), self.rates,
-                    wanted, divisor, to, lies.geometry, streamed,
+                sums = (
+                    plan.one_run and self.reduction != "none" and self.sample_weight is None
+                    and self.classes <= across.SHORT
                 )
+                losses = np.empty(plan.batches if sums else xl.rows)
+                self.rates = np.empty(xl.rows if wanted == RATE else 0)
+                y = arrays.address(self.checked), arrays.rows_of(self.checked, (0,), dtype).geometry
+                classes = none if weight is None else weight
+                ends = losses, int(sums), self.rates, wanted, divisor, to, lies.geometry, streamed
+                if both:
+                    plan.run(two.cross_entropy_two, x_at, xl.geometry, *y, classes, each, *ends)
+                else:
+                    plan.run(
+                        cross_entropy_across,
+                        x_at, xl.geometry, *y, classes, mass, each, *apart_of, self.link, self.option, *ends,
+                    )
                 if wanted == GRAD:
                     plan.finish(x_at, xl.geometry, rows.SCALE, to, lies.geometry, streamed)
                 return float(losses.sum()) if sums else losses
@@ -671,7 +649,7 @@ class CrossEntropy(Targets, Curved):
         """Of each row the target, as an integer, a number for the kernel, the loss that it will write, and
         with `rates` its derivative by 1/T.
         """
-        own = np.empty((4 if rates else 3, self.given.size))
+        own = np.empty((4 if rates else 3, self.checked.size))
         own[0].view(np.int64)[:] = self.targets
         return own
 
@@ -692,6 +670,6 @@ class CrossEntropy(Targets, Curved):
     def divisor(self) -> float:
         w, s = self.weight, self.sample_weight
         if self.reduction != "mean" and self.smoothing > 0.0 and w is not None and w.any():
-            counts = self.targets >= 0  # whatever their own class weighs
+            counts = self.checked >= 0  # whatever their own class weighs
             return float((counts if s is None else counts * s).any())
         return super().divisor()

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays
+from fastloss._engine import across, arrays, classes
 from fastloss._engine.arrays import Array
-
-LENT = 1 << 16  # targets from which a copy of them would be felt
 
 
 class Targets:
@@ -27,8 +25,6 @@ class Targets:
         sample_weight: ArrayLike | None,
         ignore_index: int,
         reduction: str,
-        *,
-        lend: bool = True,
     ) -> None:
         self.x = arrays.real(logits, name)
         self.axis = arrays.axis_of(axis, self.x.ndim, name)
@@ -40,56 +36,24 @@ class Targets:
         self.weight = arrays.class_weights(weight, self.classes, self.row_dtype)
         self.sample_weight = arrays.sample_weights(sample_weight, self.shape, self.row_dtype)
         self.ignore_index = arrays.index_of(ignore_index, "ignore_index")
-        self.given = arrays.class_indices(targets, self.x.shape, self.axis, name)
-        # Whether the given targets, which are many, do without a private copy: none is ignored, and what
-        # the kernel reads it looks at itself, should another thread write to them.
-        self.lent = (
-            lend
-            and self.given.size >= LENT
-            and self.classes <= across.SHORT
-            and self.weight is self.sample_weight is None
-            and not 0 <= self.ignore_index < self.classes
-            and arrays.all_classes(self.given, self.classes)
-        )
-        self._own: Array | None = None
-        self._counted = 0
-        if not self.lent:
-            self._take_targets()
+        given = arrays.class_indices(targets, self.x.shape, self.axis, name)
+        # A private copy, -1 where a row is ignored, of int64 or int8; and how many rows are not.
+        self.checked, self.counted = classes.targets(given, self.classes, self.ignore_index)
         if self.sample_weight is not None:
-            self.sample_weight[self.targets < 0] = 0.0
+            self.sample_weight[self.checked < 0] = 0.0
         if self.reduction == "mean":
             self.weight, self.sample_weight = (
                 None if w is None else arrays.lifted(w) for w in (self.weight, self.sample_weight)
             )
 
-    @property
+    @cached_property
     def targets(self) -> Array:
-        """A private copy, -1 where a row is ignored."""
-        return self._take_targets() if self._own is None else self._own
-
-    def _take_targets(self) -> Array:
-        """Check and copy them."""
-        self._own, self._counted = arrays.class_targets(self.given, self.classes, self.ignore_index)
-        return self._own
-
-    def lendable(self, written: Array | None, dtype: np.dtype[Any]) -> Any:
-        """(address, layout) of the targets that `cross_entropy_across` reads while it writes an array."""
-        y, lies = self.given, None
-        if self.lent and (written is None or not arrays.overlap(y, written)):
-            lies = arrays.layout(y, tuple(range(y.ndim)), dtype)
-        if lies is None:
-            y = self.targets
-            lies = arrays.rows_of(y, (0,), dtype)
-        return arrays.address(y), lies
-
-    @property
-    def counted(self) -> int:
-        """Rows that are not ignored."""
-        return self.given.size if self.lent else self._counted
+        """The class indices, -1 where a row is ignored."""
+        return self.checked.astype(np.int64, copy=False)
 
     def row_weights(self) -> Array:
         """Each row's weight in the mean, sample weight times class weight; 0 where ignored."""
-        share = (self.targets >= 0).astype(np.float64)
+        share = (self.checked >= 0).astype(np.float64)
         if self.weight is not None:
             share *= np.where(self.targets < 0, 0.0, self.weight[self.targets])
         if self.sample_weight is not None:

@@ -15,7 +15,7 @@ from llvmlite import ir
 from numba import types
 
 from fastloss._engine.jit import instruction, leaf
-from fastloss._engine.vector import LANES, itemsize, prefetch, view, wide
+from fastloss._engine.vector import LANES, itemsize, loaded, part, prefetch, stored, view, wide
 
 NARROW = 4
 
@@ -114,42 +114,34 @@ gather_narrow, scatter_narrow = _directions(narrow=True)
 gather_wide, scatter_wide = _directions(narrow=False)
 
 
-def _of_two(context: Any, like: Any) -> tuple[Any, Any, int, int]:
-    """(type of rows of two, of a column of as many, how many, bytes of a number)."""
-    element, size = context.get_data_type(like), like.bitwidth // 8
-    count = 64 // size
-    return ir.VectorType(element, 2 * count), ir.VectorType(element, count), count, size
-
-
 @instruction
-def unzip(tyctx: Any, rows: Any, first: Any, second: Any, like: Any) -> Any:
-    """Two columns from as many rows of two as a cache line has numbers. Addresses."""
+def parted(tyctx: Any, pairs: Any, first: Any, second: Any) -> Any:
+    """The first and the second numbers of LANES rows of two, which lie one after the other."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pairs, column, count, size = _of_two(context, like)
-        both = builder.load(builder.inttoptr(args[0], pairs.as_pointer()), align=size)
-        for k, to in enumerate(args[1:3]):
-            numbers = _shuffle(builder, both, both, list(range(k, 2 * count, 2)))
-            builder.store(numbers, builder.inttoptr(to, column.as_pointer()), align=size)
+        both = loaded(context, builder, pairs, args[0], 2 * LANES)
+        for k, kind in enumerate((first, second)):
+            numbers = _shuffle(builder, both, both, list(range(k, 2 * LANES, 2)))
+            stored(context, builder, kind, args[1 + k], numbers)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 3, like), codegen
+    return types.void(pairs, first, second), codegen
 
 
 @instruction
-def zipped(tyctx: Any, first: Any, second: Any, rows: Any, like: Any) -> Any:
+def paired(tyctx: Any, first: Any, second: Any, pairs: Any) -> Any:
     """The way back."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        pairs, column, count, size = _of_two(context, like)
         a, b = (
-            builder.load(builder.inttoptr(each, column.as_pointer()), align=size) for each in args[:2]
+            loaded(context, builder, kind, numbers)
+            for kind, numbers in zip((first, second), args[:2], strict=True)
         )
-        both = _shuffle(builder, a, b, [k // 2 + count * (k % 2) for k in range(2 * count)])
-        builder.store(both, builder.inttoptr(args[2], pairs.as_pointer()), align=size)
+        both = _shuffle(builder, a, b, [k // 2 + LANES * (k % 2) for k in range(2 * LANES)])
+        stored(context, builder, pairs, args[2], both)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 3, like), codegen
+    return types.void(first, second, pairs), codegen
 
 
 @leaf
@@ -158,18 +150,24 @@ def to_columns(rows: int, length: int, count: int, columns: int, ahead: int, lik
     `ahead` numbers further on, if that is not 0, is asked for in pieces: processors wait where all of it is
     asked for at once.
 
-    `count` is a multiple of 16. Up to a cache line after the last row is read, and as many columns as fill
+    `count` is a multiple of LANES. Up to a cache line after the last row is read, and as many columns as fill
     the last block are written.
     """
     wide()
     b = itemsize(like)
+    if length == 2:
+        pairs, halves = view(rows, 2 * count, like), view(columns, 2 * count, like)
+        for i in range(0, count, LANES):
+            if ahead:
+                prefetch(pairs, ahead + 2 * i)
+                prefetch(pairs, ahead + 2 * i + LANES)
+            parted(part(pairs, 2 * i), part(halves, i), part(halves, count + i))
+        return
     for i in range(0, count, 64 // b):
         if ahead:
             for k in range(i * length, (i + 64 // b) * length, LANES):
                 prefetch(view(rows, 0, like), ahead + k)
-        if length == 2:
-            unzip(rows + 2 * i * b, columns + i * b, columns + (count + i) * b, like)
-        elif length <= NARROW:
+        if length <= NARROW:
             gather_narrow(rows + i * length * b, length * b, columns + i * b, count * b, like)
         else:
             for j in range(0, length, 64 // b):
@@ -188,10 +186,13 @@ def to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> None
     """
     wide()
     b = itemsize(like)
+    if length == 2:
+        pairs, halves = view(rows, 2 * count, like), view(columns, 2 * count, like)
+        for i in range(0, count, LANES):
+            paired(part(halves, i), part(halves, count + i), part(pairs, 2 * i))
+        return
     for i in range(0, count, 64 // b):
-        if length == 2:
-            zipped(columns + i * b, columns + (count + i) * b, rows + 2 * i * b, like)
-        elif length <= NARROW:
+        if length <= NARROW:
             scatter_narrow(rows + i * length * b, length * b, columns + i * b, count * b, like)
         else:
             for j in range((length - 1) // (64 // b) * (64 // b), -1, -(64 // b)):
