@@ -178,20 +178,9 @@ def raise_maxima(
 
 
 @leaf
-def first_maxima(top: Array, m: Array, origin: Array, peak: Array, inv: Any) -> None:
-    """`raise_maxima` for rows that have seen nothing."""
-    wide()
-    for k in range(LANES):
-        new = top[k] + cast(0.0, inv)
-        m[k] = new
-        origin[k] = cast(0.0, inv) if new == -np.inf else new
-        peak[k] = cast(np.nan, inv) if new == -np.inf else new
-
-
-@leaf
 def exp_across(
     at: int, step: int, n: int, ahead: int, origin: Array, peak: Array, inv: Any,
-    sums: int, ties: Array, e: int, e_step: int, keep: int, following: int, top: Array,
+    sums: int, ties: Array, following: int, top: Array,
 ) -> None:
     """sums[j mod LANES] += exp((x_j - origin) inv), without those at the peak, which ties count. Meanwhile
     `top` becomes the largest of as many columns at `following`, if that is not 0.
@@ -216,8 +205,6 @@ def exp_across(
             tied = q[k] == peak[k]
             w[k] = zero if tied else v[k]
             count[k] += one if tied else zero
-        if keep:
-            store(v, view(e + j * e_step, LANES, inv))
         to = view(sums + j % LANES * row, LANES, inv)
         if j >= LANES:
             added(to, w, to)
@@ -229,10 +216,9 @@ def exp_across(
         store(m, top)
 
 
-@leaf
-def fold_across(sums: int, n: int, like: Any) -> None:
+@inline
+def folded(sums: int, n: int, like: Any) -> None:
     """The first of n partial sums becomes the sum of all, by halves as `vector.fold` adds them."""
-    wide()
     row = LANES * itemsize(like)
     width = LANES
     while width > 1:
@@ -240,6 +226,13 @@ def fold_across(sums: int, n: int, like: Any) -> None:
         for j in range(min(width, n - width)):
             a, b = view(sums + j * row, LANES, like), view(sums + (j + width) * row, LANES, like)
             added(a, b, a)
+
+
+@leaf
+def fold_across(sums: int, n: int, like: Any) -> None:
+    """`folded`, as a function of its own."""
+    wide()
+    folded(sums, n, like)
 
 
 @leaf
@@ -254,16 +247,6 @@ def settle(
         s, lost = two_sum(base[k], np.float64(total[k] + extra))
         r[k] = np.nan if m[k] == np.inf else s
         low[k] += lost
-
-
-@leaf
-def settle_first(total: Array, ties: Array, peak: Array, m: Array, r: Array) -> None:
-    """`settle` for rows that had seen nothing."""
-    wide()
-    one, zero = cast(1.0, m[0]), cast(0.0, m[0])
-    for k in range(LANES):
-        extra = ties[k] - one if peak[k] == peak[k] else zero
-        r[k] = np.nan if m[k] == np.inf else np.float64(total[k] + extra)
 
 
 @leaf
@@ -422,7 +405,7 @@ def step_across(
         largest_across(at, step, n, top)
     raise_maxima(top, m, origin, peak, r, low, base, inv)
     exp_across(
-        at, step, n, AHEAD * step if following else 0, origin, peak, inv, sums, ties, 0, 0, 0, following, top
+        at, step, n, AHEAD * step if following else 0, origin, peak, inv, sums, ties, following, top
     )
     fold_across(sums, min(n, LANES), inv)
     settle(view(sums, LANES, inv), ties, peak, base, m, r, low)
@@ -469,25 +452,54 @@ def walk_two(at: int, step: int, size: int, m: Array, r: Array, e: int, inv: Any
 
 
 @leaf
+def walk_few(
+    at: int, step: int, columns: int, size: int, m: Array, r: Array, sums: int, e: int, inv: Any
+) -> None:
+    """`walk_short` of other rows: what `step_across` does, of rows that have seen nothing, in one loop."""
+    wide()
+    row, b = LANES * itemsize(inv), itemsize(inv)
+    one, zero, none = cast(1.0, inv), cast(0.0, inv), cast(np.nan, inv)
+    for i in range(0, size, LANES):
+        x, to_e = at + i * b, e + i * b
+        top, seen = lanes(inv), lanes(bits(inv))
+        lower(top)
+        for j in range(columns):
+            raise_rows(top, seen, view(x + j * step, LANES, inv))
+        nan_where(top, seen)
+        origin, peak, ties = lanes(inv), lanes(inv), lanes(inv)
+        for k in range(LANES):
+            origin[k] = zero if top[k] == -np.inf else top[k]
+            peak[k] = none if top[k] == -np.inf else top[k]
+            # The first at the peak is the 1 of s = 1 + r; of +inf, r is NaN.
+            ties[k] = zero if top[k] == -np.inf else (none if top[k] == np.inf else -one)
+        for j in range(columns):
+            q, v, w = view(x + j * step, LANES, inv), lanes(inv), lanes(inv)
+            for k in range(LANES):
+                v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
+                tied = q[k] == peak[k]
+                w[k] = zero if tied else v[k]
+                ties[k] += one if tied else zero
+            store(v, view(to_e + j * size * b, LANES, inv))
+            to = view(sums + j % LANES * row, LANES, inv)
+            if j >= LANES:
+                added(to, w, to)
+            else:
+                store(w, to)
+        folded(sums, min(columns, LANES), inv)
+        added(view(sums, LANES, inv), ties, ties)
+        store(top, part(m, i))
+        store(ties, part(r, i))
+
+
+@leaf
 def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, inv: Any) -> None:
     """M and R of every row of a batch of short rows, and its exponentials."""
     outlined()
+    m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     if columns == 2:
-        walk_two(at, step, size, whole(work, M, size, inv), whole(work, R, size, 0.0), e, inv)
-        return
-    b, sums = itemsize(inv), sums_of(work, size)
-    total = view(sums, LANES, inv)
-    for k in range(0, size, LANES):
-        m, top = slot(work, M, size, k, inv), slot(work, TOP, size, k, inv)
-        origin, peak = slot(work, ORIGIN, size, k, inv), slot(work, PEAK, size, k, inv)
-        ties = slot(work, TIES, size, k, inv)
-        largest_across(at + k * b, step, columns, top)
-        first_maxima(top, m, origin, peak, inv)
-        exp_across(
-            at + k * b, step, columns, 0, origin, peak, inv, sums, ties, e + k * b, size * b, 1, 0, top
-        )
-        fold_across(sums, min(columns, LANES), inv)
-        settle_first(total, ties, peak, m, slot(work, R, size, k, 0.0))
+        walk_two(at, step, size, m, r, e, inv)
+    else:
+        walk_few(at, step, columns, size, m, r, sums_of(work, size), e, inv)
 
 
 @leaf

@@ -55,11 +55,11 @@ def row_loss(
 
 
 @inline
-def rest_of(m: Any, r: float, x_t: Any, inv: Any) -> Any:
-    """(1 - p_t, p_t), both with their digits."""
+def rest_of(m: Any, r: float, x_t: Any, e_t: Any, inv: Any) -> Any:
+    """(1 - p_t, p_t), both with their digits, where e_t = exp((x_t - m)/T)."""
     # r is that of an element at the maximum, and holds the target's where it is another
     s = rows.mass(leaves.LOGITS, np.float64(m), r)
-    e = np.float64(exp_nonpositive((x_t - m) * inv))
+    e = np.float64(e_t)
     rest = r if x_t == m else r + (1.0 - e)
     if itemsize(inv) == 8:
         return rest / s, e / s
@@ -73,7 +73,7 @@ def linked(m: Any, r: float, x_t: Any, inv: Any, w_t: float, link: int, option: 
     log_s = log_mass(r, m)
     nll = row_loss(np.float64(m), log_s, 0.0, 0.0, np.float64(x_t), np.float64(inv), 1.0, 0.0, 1)
     if link == FOCAL:
-        rest, p = rest_of(m, r, x_t, inv)
+        rest, p = rest_of(m, r, x_t, exp_nonpositive((x_t - m) * inv), inv)
         hi, lo = log_pair(rest)
         much = power(option, hi, lo)
         share = p * nll / rest if p > 0.0 and rest > 0.0 else p  # nll / rest is 1 where both vanish
@@ -92,7 +92,7 @@ def target_slope(
     both keep their digits. m, x_t and inv are of the compute type.
     """
     if smoothing == 0.0:
-        rest = rest_of(m, r, x_t, inv)[0]
+        rest = rest_of(m, r, x_t, exp_nonpositive((x_t - m) * inv), inv)[0]
         return -(w_t * rest), abs(w_t * rest)
     p, rest = rows.odds(leaves.LOGITS, np.float64(m), r)
     if x_t != m:
@@ -362,13 +362,15 @@ def slopes_across(
     wide()
     for i in range(0, m.size, LANES):
         top, rest, own, weight, each = part(m, i), part(r, i), part(x_t, i), part(over, i), part(share, i)
-        u, v, w = lanes(r[0]), lanes(inv), lanes(r[0])
+        e, u, v, w = lanes(inv), lanes(r[0]), lanes(inv), lanes(r[0])
+        for k in range(LANES):  # of its own, as registers hold twice as many float32
+            e[k] = exp_nonpositive((own[k] - top[k]) * inv)
         for k in range(LANES):
             rate = each[k] * np.float64(inv)
             u[k] = np.float64(cast(rate * weight[k], inv))
             v[k] = across.probability_factor(top[k], rest[k], u[k], inv)
-            slope = target_slope(top[k], rest[k], 0.0, own[k], inv, weight[k], 0.0, 1)[0]
-            w[k] = rate * (-weight[k] if link == HINGE else slope)
+            less = 1.0 if link == HINGE else rest_of(top[k], rest[k], own[k], e[k], inv)[0]
+            w[k] = -rate * (weight[k] * less)
         store(u, part(pull, i))
         store(v, part(factor, i))
         store(w, part(exact, i))
