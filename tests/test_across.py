@@ -110,6 +110,18 @@ def test_bits_are_those_of_the_walk_along_rows(
     assert len(met) >= len(those) * (len(LAYOUTS) if short else 2)
 
 
+@pytest.mark.parametrize("columns", [2, 10, 40, 200])
+def test_losses_are_summed_alike_however_they_are_made(columns: int, rng: Rng) -> None:
+    n = 3001 if columns < 128 else 1001
+    x, y = rng.normal(0, 3, (n, columns)), rng.integers(columns, size=n)
+    y[5:9] = -100
+    total = fl.cross_entropy(x, y, reduction="sum")
+    assert total == across.summed(fl.cross_entropy(x, y, reduction="none"), columns)
+    assert total == fl.cross_entropy.value_and_grad(x, y, reduction="sum")[0]
+    weighted = fl.cross_entropy(x, y, reduction="sum", sample_weight=np.ones(n))
+    assert total == weighted == fl.cross_entropy(np.asfortranarray(x), y, reduction="sum")
+
+
 def test_many_rows_of_one_column(dtype: type, rng: Rng) -> None:
     x = rng.normal(0, 3, (40_000, 1)).astype(dtype)
     x[5:8, 0] = np.inf, -np.inf, np.nan

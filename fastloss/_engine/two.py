@@ -9,11 +9,12 @@ makes these of two classes without smoothing.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from fastloss._engine import across, blocks
+from fastloss._engine import across, blocks, launch, rows
 from fastloss._engine.arrays import DIRECT, Array, Layout
 from fastloss._engine.curved import GRAD, RATE
 from fastloss._engine.elementary import exp_nonpositive, log1p_unit
@@ -179,5 +180,9 @@ def cross_entropy_two(
 
 
 def plan_of(x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]) -> across.Plan:
-    """Batches of rows, however few rows lie together."""
-    return across.Plan(x.rows, x.columns, x.run if out is None else min(x.run, out.run), rate, dtype)
+    """Batches of rows, however few rows lie together; no other thread is using it."""
+    inner = x.run if out is None else min(x.run, out.run)
+    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype)
+    if not launch.is_small(x.rows * x.columns, x.rows):
+        return make()
+    return rows.kept_plan(("two", x.rows, inner, rate, dtype.char), make)
