@@ -377,6 +377,11 @@ def test_two_classes(dtype: type, rng: Rng) -> None:
                     ours, truth.astype(dtype), rtol=200 * limits.eps, atol=100 * float(limits.tiny)
                 )
             assert np.allclose(got, losses.astype(dtype), 4 * limits.eps, limits.eps, equal_nan=True)
+    for temperature in (1e-308, 5.6e-309):  # 2/T is no finite number
+        near = [[1e-308, 0.0]]
+        assert fl.cross_entropy(near, [1], temperature=temperature) == pytest.approx(
+            fl.cross_entropy([[1e-308, 0.0, -np.inf]], [1], temperature=temperature), rel=1e-15
+        )
     many, targets = rng.normal(0, 3, (5, 9, 2)).astype(dtype), rng.integers(2, size=(5, 4))
     for few in (many[:, :4], many[:, 1:8:2]):  # runs of four rows
         assert np.array_equal(fl.cross_entropy.grad(few, targets), fl.cross_entropy.grad(few.copy(), targets))

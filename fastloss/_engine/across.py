@@ -838,7 +838,7 @@ def plan_of(
 
 
 def summed(losses: Array, columns: int) -> float:
-    """What `cross_entropy_across` makes of the losses of one run of rows, batch by batch, from the losses."""
+    """What kernels make of the losses of one run of rows, by batches or by LANES rows, from the losses."""
     if losses.size == 1:
         return float(losses[0])
     size = batch_size(columns)

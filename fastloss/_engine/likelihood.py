@@ -512,7 +512,7 @@ def cross_entropy_across(
 
 # ---- the loss bound to its arguments --------------------------------------------------------
 class CrossEntropy(Targets, Curved):
-    """Cross-entropy and its derivatives, by `cross_entropy_rows`."""
+    """Cross-entropy and its derivatives, by the kernels above, of `two`, or of `few`."""
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ With d = (x_o - x_t)/T, t being the target and o the other class, the loss is lo
 max(d, 0) + log(1 + exp(-|d|)); its derivative by x_o is sigmoid(d)/T, and that by x_t what cancels it. So
 LANES rows are made from their logits to their gradients in two steps, where the many of
 `likelihood.cross_entropy_across`, which would make them too, take two and a half times as long. No other code
-makes these of two classes without smoothing.
+makes these of two classes without smoothing, but where the Hessian is asked for, too.
 """
 
 from __future__ import annotations
@@ -27,27 +27,25 @@ from fastloss._engine.vector import LANES, cast, fma, itemsize, lanes, part, pre
 TARGET, WEIGHT, BY, LOSS, SLOPE, HALF, EXP = (across.OWN + k for k in range(7))
 
 
-LARGEST = np.finfo(np.float64).max
-
-
 @inline
-def exponentials(at: int, step: int, ahead: int, i: int, twice: Any, half: Array, e: Array) -> None:
+def exponentials(at: int, step: int, ahead: int, i: int, inv: Any, half: Array, e: Array) -> None:
     """Of LANES rows from row i on half of what the second logit is above the first, which does not overflow,
     and exp(-|d|); NaN where a logit is +inf.
     """
-    b, top, none = itemsize(twice), cast(np.inf, twice), cast(np.nan, twice)
-    u, v, above, w = lanes(twice), lanes(twice), lanes(twice), lanes(twice)
+    b, top, none = itemsize(inv), cast(np.inf, inv), cast(np.nan, inv)
+    u, v, above, w = lanes(inv), lanes(inv), lanes(inv), lanes(inv)
     if step:
-        store(view(at + i * b, LANES, twice), u)
-        store(view(at + step + i * b, LANES, twice), v)
+        store(view(at + i * b, LANES, inv), u)
+        store(view(at + step + i * b, LANES, inv), v)
     else:
-        pairs = view(at + 2 * i * b, 2 * LANES, twice)
+        pairs = view(at + 2 * i * b, 2 * LANES, inv)
         prefetch(pairs, ahead)
         prefetch(pairs, ahead + LANES)
         parted(pairs, u, v)
     for k in range(LANES):
-        above[k] = fma(v[k], cast(0.5, twice), u[k] * cast(-0.5, twice))
-        each = exp_nonpositive(-abs(above[k]) * twice)
+        above[k] = fma(v[k], cast(0.5, inv), u[k] * cast(-0.5, inv))
+        d = -abs(above[k]) * inv  # half of it, as 2/T need not be finite
+        each = exp_nonpositive(d + d)
         w[k] = none if (u[k] == top) | (v[k] == top) else each
     store(above, half)
     store(w, e)
@@ -55,20 +53,21 @@ def exponentials(at: int, step: int, ahead: int, i: int, twice: Any, half: Array
 
 @inline
 def softplus(
-    half: Array, e: Array, y: Array, w_t: Array, by: Array, twice: Any, loss: Array, rate: Array, rated: bool,
+    half: Array, e: Array, y: Array, w_t: Array, by: Array, inv: Any, loss: Array, rate: Array, rated: bool,
     up: Array,
 ) -> None:
     """What `softplus_across` makes of LANES rows; `up` is the derivative by the logit of the other class."""
-    zero, one = cast(0.0, twice), cast(1.0, twice)
-    near, p, log_s, v = lanes(twice), lanes(twice), lanes(twice), lanes(0.0)
+    zero, one = cast(0.0, inv), cast(1.0, inv)
+    near, p, log_s, v = lanes(inv), lanes(inv), lanes(inv), lanes(0.0)
     for k in range(LANES):
-        d = half[k] if y[k] == zero else -half[k]
-        near[k] = d if d > zero else zero
-        p[k] = (one if d > zero else e[k]) / (one + e[k])
+        away = half[k] if y[k] == zero else -half[k]
+        near[k] = away if away > zero else zero
+        p[k] = (one if away > zero else e[k]) / (one + e[k])
         log_s[k] = log1p_unit(e[k])
         up[k] = p[k] * by[k]
     for k in range(LANES):
-        value = w_t[k] * fma(np.float64(near[k]), np.float64(twice), np.float64(log_s[k]))
+        d = np.float64(near[k]) * np.float64(inv)
+        value = w_t[k] * (d + d + np.float64(log_s[k]))
         v[k] = 0.0 if y[k] < zero else value
     store(v, loss)
     if rated:
@@ -93,16 +92,15 @@ def softplus_across(
     """
     wide()
     zero, one, b = cast(0.0, inv), cast(1.0, inv), itemsize(inv)
-    twice = cast(min(2.0 * np.float64(inv), LARGEST), inv)
     # While a processor waits for exponentials, it makes the most of those before them.
     for i in range(-LANES, y.size, LANES):
         j = i + LANES
         if j < y.size:
-            exponentials(at, step, ahead, j, twice, part(half, j), part(e, j))
+            exponentials(at, step, ahead, j, inv, part(half, j), part(e, j))
         if i >= 0:
             target, up = part(y, i), lanes(inv)
             softplus(
-                part(half, i), part(e, i), target, part(w_t, i), part(by, i), twice, part(loss, i),
+                part(half, i), part(e, i), target, part(w_t, i), part(by, i), inv, part(loss, i),
                 part(rate, i), rate.size != 0, up,
             )
             if o:
