@@ -57,7 +57,9 @@ def targets(given: Array, classes: int, ignored: int) -> tuple[Array, int]:
     ):
         tasks = -(-n // TASK)
         workers = launch.workers(n, tasks)
-        own, counts = np.zeros(n, np.int8), np.zeros((workers, blocks.LINES), np.int64)
+        own, counts = np.empty(n, np.int8), np.zeros((workers, blocks.LINES), np.int64)
+        if launch.is_listing():  # nothing will write them
+            own[...] = 0
         launch.run(
             narrow_classes, workers, "q", tasks, TASK,
             (n, dtype.itemsize, arrays.address(given), arrays.address(own), classes, ignored, counts),
