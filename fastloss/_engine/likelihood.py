@@ -619,14 +619,14 @@ class CrossEntropy(Targets, Curved):
                 losses = np.empty(groups if sums else xl.rows)
                 self.rates = np.empty(xl.rows if wanted == RATE else 0)
                 y = arrays.address(self.checked), arrays.rows_of(self.checked, (0,), dtype).geometry
-                classes = none if weight is None else weight
+                weights = none if weight is None else weight
                 ends = losses, int(sums), self.rates, wanted, divisor, to, lies.geometry, streamed
                 if both:
-                    plan.run(two.cross_entropy_two, x_at, xl.geometry, *y, classes, each, *ends)
+                    plan.run(two.cross_entropy_two, x_at, xl.geometry, *y, weights, each, *ends)
                 else:
                     plan.run(
                         cross_entropy_across,
-                        x_at, xl.geometry, *y, classes, mass, each, *apart_of, self.link, self.option, *ends,
+                        x_at, xl.geometry, *y, weights, mass, each, *apart_of, self.link, self.option, *ends,
                     )
                 if wanted == GRAD:
                     plan.finish(x_at, xl.geometry, rows.SCALE, to, lies.geometry, streamed)
