@@ -41,12 +41,14 @@ from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import Arguments, Kernel, kernel
 from fastloss._engine.leaves import LOGITS, block_max, exp_sum_peak
 from fastloss._engine.vector import (
+    FEW,
     LANES,
     added,
     bits,
     cast,
     fence,
     fold,
+    fold_rows,
     itemsize,
     lanes,
     lower,
@@ -56,12 +58,15 @@ from fastloss._engine.vector import (
     nan_where,
     outlined,
     part,
+    peaks_of,
     prefetch,
     raise_rows,
+    raised,
     scaled,
     store,
     stream,
     subtracted,
+    sum_below,
     view,
     wide,
 )
@@ -146,16 +151,22 @@ def batch_size(columns: int) -> int:
 
 
 # ---- leaves ---------------------------------------------------------------------------------
-@leaf
-def largest_across(at: int, step: int, n: int, top: Array) -> None:
+@inline
+def largest(at: int, step: int, n: int, top: Array) -> None:
     """top[k] = the largest of row k in n columns, NaN if any is; a zero is +0."""
-    wide()
     m, seen = lanes(top[0]), lanes(bits(top[0]))
     lower(m)
     for j in range(n):
         raise_rows(m, seen, view(at + j * step, LANES, top[0]))
     nan_where(m, seen)
     store(m, top)
+
+
+@leaf
+def largest_across(at: int, step: int, n: int, top: Array) -> None:
+    """`largest`, as a function of its own."""
+    wide()
+    largest(at, step, n, top)
 
 
 @leaf
@@ -216,23 +227,14 @@ def exp_across(
         store(m, top)
 
 
-@inline
-def folded(sums: int, n: int, like: Any) -> None:
-    """The first of n partial sums becomes the sum of all, by halves as `vector.fold` adds them."""
-    row = LANES * itemsize(like)
-    width = LANES
-    while width > 1:
-        width //= 2
-        for j in range(min(width, n - width)):
-            a, b = view(sums + j * row, LANES, like), view(sums + (j + width) * row, LANES, like)
-            added(a, b, a)
-
-
 @leaf
 def fold_across(sums: int, n: int, like: Any) -> None:
-    """`folded`, as a function of its own."""
+    """The first of n <= LANES partial sums becomes the sum of all, by halves as `vector.fold` adds them."""
     wide()
-    folded(sums, n, like)
+    b = itemsize(like)
+    for j in range(n, -(-n // 4) * 4 if n <= FEW else LANES):
+        store(lanes(like), view(sums + j * LANES * b, LANES, like))
+    fold_rows(sums, n, like, view(sums, LANES, like))
 
 
 @leaf
@@ -335,22 +337,21 @@ def lies_flat(g: Array, columns: int) -> bool:
 
 @leaf
 def fetch(
-    at: int, g: Array, columns: int, j0: int, n: int, count: int, size: int, rest: int,
+    at: int, g: Array, columns: int, j0: int, n: int, count: int, size: int, rest: int, ahead: int,
     tile: int, work: int, like: Any,
 ) -> Any:
     """(address, bytes from column to column) of columns j0 to j0 + n - 1 of `count` rows from `at` on, in
-    the compute type; `rest` rows follow them.
+    the compute type; `rest` rows follow them. Of short rows that lie one after the other, what lies `ahead`
+    numbers further on is asked for, if that is not 0.
     """
     outlined()
     if lies_across(g, count, size, like):
         return at + j0 * g[STRIDE], g[STRIDE]
     b = itemsize(like)
     if columns <= SHORT and lies_flat(g, columns):
-        flat = flat_of(work, size)
-        ahead = 0
-        if g[DIRECT] and count == size and rest * columns * b >= 64:
-            flat, ahead = at, 2 * size * columns  # what comes after the next batch
-        else:
+        flat = at
+        if not g[DIRECT] or count != size or rest * columns * b < 64:
+            flat, ahead = flat_of(work, size), 0
             load(at, g, count * columns, view(flat, count * columns, like))
         transpose.to_columns(flat, columns, size, tile, ahead, like)
     else:
@@ -451,55 +452,96 @@ def walk_two(at: int, step: int, size: int, m: Array, r: Array, e: int, inv: Any
         store(w, view(e + (size + i) * b, LANES, inv))
 
 
+@inline
+def begin_short(at: int, step: int, columns: int, m: Array, origin: Array, peak: Array, ties: Array) -> None:
+    """`peaks_of` LANES short rows. A NaN beside finite numbers is passed over: it makes r NaN, and with it
+    all that comes of m and r.
+    """
+    top = lanes(m[0])
+    lower(top)
+    for j in range(columns):
+        raised(view(at + j * step, LANES, m[0]), top, top)
+    infinite = peaks_of(top, origin, peak, ties)
+    store(top, m)
+    if infinite != 0:
+        largest(at, step, columns, m)
+
+
 @leaf
 def walk_few(
-    at: int, step: int, columns: int, size: int, m: Array, r: Array, sums: int, e: int, inv: Any
+    at: int, step: int, columns: int, size: int, m: Array, r: Array, origin: Array, peak: Array, ties: Array,
+    e: int, following: int, inv: Any,
+) -> None:
+    """`walk_short` of rows of FEW numbers at most, in a tile. It goes over the batch three times: where a few
+    rows are made from end to end, a processor does not see beyond what they wait for.
+    """
+    wide()
+    b = itemsize(inv)
+    for i in range(0, size, LANES):
+        begin_short(at + i * b, step, columns, part(m, i), part(origin, i), part(peak, i), part(ties, i))
+    for j in range(columns):
+        for i in range(0, size, LANES):
+            q, v, from_ = view(at + j * step + i * b, LANES, inv), lanes(inv), part(origin, i)
+            prefetch(view(following + (j * size + i) * b, LANES, inv), 0)
+            for k in range(LANES):
+                v[k] = exp_nonpositive((q[k] - from_[k]) * inv)
+            store(v, view(e + (j * size + i) * b, LANES, inv))
+    for i in range(columns * size, -(-columns // 4) * 4 * size, LANES):
+        store(lanes(inv), view(e + i * b, LANES, inv))
+    for i in range(0, size, LANES):
+        sum_below(at + i * b, step, e + i * b, size * b, columns, part(peak, i), part(ties, i))
+        store(part(ties, i), part(r, i))
+
+
+@leaf
+def walk_more(
+    at: int, step: int, columns: int, size: int, m: Array, r: Array, sums: int, e: int, following: int,
+    inv: Any,
 ) -> None:
     """`walk_short` of other rows: what `step_across` does, of rows that have seen nothing, in one loop."""
     wide()
     row, b = LANES * itemsize(inv), itemsize(inv)
-    one, zero, none = cast(1.0, inv), cast(0.0, inv), cast(np.nan, inv)
+    one, zero = cast(1.0, inv), cast(0.0, inv)
     for i in range(0, size, LANES):
-        x, to_e = at + i * b, e + i * b
-        top, seen = lanes(inv), lanes(bits(inv))
-        lower(top)
-        for j in range(columns):
-            raise_rows(top, seen, view(x + j * step, LANES, inv))
-        nan_where(top, seen)
         origin, peak, ties = lanes(inv), lanes(inv), lanes(inv)
-        for k in range(LANES):
-            origin[k] = zero if top[k] == -np.inf else top[k]
-            peak[k] = none if top[k] == -np.inf else top[k]
-            # The first at the peak is the 1 of s = 1 + r; of +inf, r is NaN.
-            ties[k] = zero if top[k] == -np.inf else (none if top[k] == np.inf else -one)
+        begin_short(at + i * b, step, columns, part(m, i), origin, peak, ties)
         for j in range(columns):
-            q, v, w = view(x + j * step, LANES, inv), lanes(inv), lanes(inv)
+            q, v, w = view(at + j * step + i * b, LANES, inv), lanes(inv), lanes(inv)
+            prefetch(view(following + (i * columns + j * LANES) * b, LANES, inv), 0)
             for k in range(LANES):
                 v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
                 tied = q[k] == peak[k]
                 w[k] = zero if tied else v[k]
                 ties[k] += one if tied else zero
-            store(v, view(to_e + j * size * b, LANES, inv))
+            store(v, view(e + (j * size + i) * b, LANES, inv))
             to = view(sums + j % LANES * row, LANES, inv)
             if j >= LANES:
                 added(to, w, to)
             else:
                 store(w, to)
-        folded(sums, min(columns, LANES), inv)
+        fold_across(sums, min(columns, LANES), inv)
         added(view(sums, LANES, inv), ties, ties)
-        store(top, part(m, i))
         store(ties, part(r, i))
 
 
 @leaf
-def walk_short(at: int, step: int, columns: int, size: int, work: int, e: int, inv: Any) -> None:
-    """M and R of every row of a batch of short rows, and its exponentials."""
+def walk_short(
+    at: int, step: int, columns: int, size: int, work: int, tile: int, e: int, following: int, inv: Any
+) -> None:
+    """M and R of every row of a batch of short rows, and its exponentials. Meanwhile as many numbers are
+    asked for at `following`.
+    """
     outlined()
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     if columns == 2:
         walk_two(at, step, size, m, r, e, inv)
+    elif columns <= FEW and at == tile:
+        walk_few(
+            at, step, columns, size, m, r, whole(work, ORIGIN, size, inv), whole(work, PEAK, size, inv),
+            whole(work, TIES, size, inv), e, following, inv,
+        )
     else:
-        walk_few(at, step, columns, size, m, r, sums_of(work, size), e, inv)
+        walk_more(at, step, columns, size, m, r, sums_of(work, size), e, following, inv)
 
 
 @leaf
@@ -541,7 +583,7 @@ def walk_long(
         following = 0
         for j in range(q * SEGMENT, min((q + 1) * SEGMENT, columns), BLOCK):
             n = min(BLOCK, columns - j)
-            at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
+            at, step = fetch(row, g, columns, j, n, count, size, rest, 0, tile, work, inv)
             known = following != 0
             follows = at != tile and j + 2 * BLOCK <= min((q + 1) * SEGMENT, columns)  # a whole block
             following = at + BLOCK * step if follows else 0
@@ -593,7 +635,7 @@ def finish_long(
     pace = BLOCK if there and lies_across(g, count, size, inv) else WAITING
     for j in range(j0, j1, pace):
         n = min(pace, j1 - j)
-        at, step = fetch(row, g, columns, j, n, count, size, rest, tile, work, inv)
+        at, step = fetch(row, g, columns, j, n, count, size, rest, 0, tile, work, inv)
         to, to_step = (out + j * og[STRIDE], og[STRIDE]) if there else (tile, size * b)
         ahead = AHEAD * step if at != tile and j + 2 * BLOCK <= columns else 0
         if mode == rows.LOG:
@@ -694,8 +736,12 @@ def walk(
     if columns > SHORT:
         walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, first, parts)
         return tile, 0
-    at, step = fetch(row, g, columns, 0, columns, count, size, rest, tile, work, inv)
-    walk_short(at, step, columns, size, work, e, inv)
+    much = size * columns
+    at, step = fetch(
+        row, g, columns, 0, columns, count, size, rest, 2 * much if columns == 2 else 0, tile, work, inv
+    )
+    following = row + much * itemsize(inv) if g[DIRECT] and lies_flat(g, columns) else at
+    walk_short(at, step, columns, size, work, tile, e, following, inv)
     return at, step
 
 

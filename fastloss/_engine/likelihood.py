@@ -433,12 +433,14 @@ def cross_entropy_across(
         across.fetch_targets(targets, yg, i, count, y)
         if altered:
             tile, e = across.tile_of(mine, columns, size, inv)
-            at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
+            at, step = across.fetch(
+                row, xg, columns, 0, columns, count, size, rest, 2 * size * columns, tile, mine, inv
+            )
             for k in range(count if held.size else 0):
                 x_t[k] = held[i + k]
             replaced_across(at, step, columns, count, size, y, x_t, tile, link, inv)
             at, step = tile, size * b
-            across.walk_short(at, step, columns, size, mine, e, inv)
+            across.walk_short(at, step, columns, size, mine, tile, e, tile, inv)
         else:
             at, step = across.walk(
                 row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],

@@ -224,7 +224,8 @@ def fetch(
     outlined()
     if not apart:
         return across.fetch(
-            blocks.row_address(base, g, i), g, columns, 0, columns, count, size, rest, tile, work, like
+            blocks.row_address(base, g, i), g, columns, 0, columns, count, size, rest, 2 * size * columns,
+            tile, work, like,
         )
     flat, b = across.flat_of(work, size), itemsize(like)
     for k in range(count):

@@ -151,7 +151,7 @@ def cross_entropy_two(
             by[k] = cast(share * np.float64(inv) * (w_t[k] / denominator), inv)
         at, step, o, o_step = row, 0, 0, 0
         if not (together and xg[DIRECT] and count == size):
-            at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, tile, mine, inv)
+            at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, 0, tile, mine, inv)
         if wanted == GRAD:
             o, o_step = (flat, 0) if beside else (tile, size * b)
         softplus_across(

@@ -263,11 +263,100 @@ fold = _by_halves(
 fold_max = _by_halves(_larger_of, "The largest of LANES numbers, none of them NaN.")
 
 
+def _halved(builder: Any, rows: list[Any]) -> Any:
+    """The sum of LANES vectors at most, row k and row k + LANES/2 first, and so on."""
+    width = LANES
+    while width > 1:
+        width //= 2
+        pairs = [builder.fadd(a, b) for a, b in zip(rows[:width], rows[width:], strict=False)]
+        rows = pairs + rows[len(pairs) : width]
+    return rows[0]
+
+
+def _for_least(builder: Any, count: Any, sizes: tuple[int, ...], emit: Callable[[int], None]) -> None:
+    """What `emit` makes of the least of `sizes` that is not below `count`."""
+    first, *rest = sizes
+    if not rest:
+        emit(first)
+        return
+    with builder.if_else(builder.icmp_signed("<=", count, count.type(first))) as (least, more):
+        with least:
+            emit(first)
+        with more:
+            _for_least(builder, count, tuple(rest), emit)
+
+
+def _row(builder: Any, at: Any, step: Any, j: int, vector: Any, size: int) -> Any:
+    place = builder.add(at, builder.mul(step, ir.Constant(step.type, j)))
+    return builder.load(builder.inttoptr(place, vector.as_pointer()), align=size)
+
+
+@instruction
+def fold_rows(tyctx: Any, at: Any, n: Any, like: Any, to: Any) -> Any:
+    """to[k] = the sum of n <= LANES rows of LANES numbers that lie one after the other, by halves as `fold`
+    adds them. Behind them zeros fill up fours, or beyond 16 all that LANES rows have room for.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        size = like.bitwidth // 8
+        vector = ir.VectorType(context.get_data_type(like), LANES)
+        step = ir.Constant(args[0].type, LANES * size)
+
+        def emit(count: int) -> None:
+            rows = [_row(builder, args[0], step, j, vector, size) for j in range(count)]
+            stored(context, builder, to, args[3], _halved(builder, rows))
+
+        _for_least(builder, args[1], (4, 8, 12, 16, LANES), emit)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, like, to), codegen
+
+
+FEW = 16
+
+
+@instruction
+def sum_below(
+    tyctx: Any, x: Any, x_step: Any, e: Any, e_step: Any, columns: Any, peak: Any, r: Any
+) -> Any:
+    """r[k] += the sum of row k of e without those where x is at the peak, and then these, for LANES rows of
+    FEW columns at most. Behind them columns fill up fours, of zeros in e, of anything in x.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        size = _llvm(context, peak)[1]
+        top, before = loaded(context, builder, peak, args[5]), loaded(context, builder, r, args[6])
+
+        def emit(count: int) -> None:
+            below, ties = [], before
+            for j in range(count):
+                number = _row(builder, args[0], args[1], j, top.type, size)
+                each = _row(builder, args[2], args[3], j, top.type, size)
+                tied = builder.fcmp_ordered("==", number, top)
+                below.append(builder.select(tied, ir.Constant(top.type, None), each))
+                ties = builder.select(tied, builder.fadd(ties, each), ties)
+            stored(context, builder, r, args[6], builder.fadd(_halved(builder, below), ties))
+
+        _for_least(builder, args[4], tuple(range(4, FEW + 1, 4)), emit)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, peak, r), codegen
+
+
 @inline
 def top_of(m: Any, odd: int) -> Any:
     """The largest of LANES numbers that `raise_lanes` has raised; NaN where that is `odd`; a zero is +0."""
     top = fold_max(m)
     return cast(math.nan, top) if odd != 0 else top + cast(0.0, top)
+
+
+def _counted(builder: Any, found: Any) -> Any:
+    """How many of LANES flags are set."""
+    flags = builder.bitcast(found, ir.IntType(LANES))
+    count = builder.module.declare_intrinsic(
+        "llvm.ctpop", [flags.type], ir.FunctionType(flags.type, [flags.type])
+    )
+    return builder.zext(builder.call(count, [flags]), ir.IntType(64))
 
 
 @instruction
@@ -280,11 +369,7 @@ def added_but(tyctx: Any, total: Any, v: Any, x: Any, c: Any) -> Any:
         )
         found = builder.fcmp_ordered("==", key, _splat(builder, args[3], key.type))
         stored(context, builder, total, args[0], builder.select(found, old, builder.fadd(old, more)))
-        flags = builder.bitcast(found, ir.IntType(LANES))
-        count = builder.module.declare_intrinsic(
-            "llvm.ctpop", [flags.type], ir.FunctionType(flags.type, [flags.type])
-        )
-        return builder.zext(builder.call(count, [flags]), ir.IntType(64))
+        return _counted(builder, found)
 
     return types.int64(total, v, x, c), codegen
 
@@ -352,6 +437,34 @@ def nan_where(tyctx: Any, m: Any, seen: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(m, seen), codegen
+
+
+@instruction
+def peaks_of(tyctx: Any, m: Any, origin: Any, peak: Any, ties: Any) -> Any:
+    """What LANES rows are measured from whose largest numbers are m; a zero of them becomes +0. It is m, or 0
+    for -inf, and at the peak is what equals m, or nothing for -inf. The first there is the 1 of s = 1 + r:
+    the ties begin at -1, at 0 for -inf, and at NaN for +inf, of which r is NaN. How many of m are infinite.
+
+    Of a loop that selects LLVM makes stores under masks, and what loads from them waits.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        top = loaded(context, builder, m, args[0])
+
+        def all_of(number: float) -> Any:
+            return ir.Constant(top.type, [number] * LANES)
+
+        top = builder.fadd(top, all_of(0.0))
+        low = builder.fcmp_ordered("==", top, all_of(-math.inf))
+        high = builder.fcmp_ordered("==", top, all_of(math.inf))
+        first = builder.select(high, all_of(math.nan), all_of(-1.0))
+        stored(context, builder, m, args[0], top)
+        stored(context, builder, origin, args[1], builder.select(low, all_of(0.0), top))
+        stored(context, builder, peak, args[2], builder.select(low, all_of(math.nan), top))
+        stored(context, builder, ties, args[3], builder.select(low, all_of(0.0), first))
+        return _counted(builder, builder.or_(low, high))
+
+    return types.int64(m, origin, peak, ties), codegen
 
 
 def _places(context: Any, x: Any) -> tuple[Any, int, int]:
@@ -606,7 +719,7 @@ def prefetch(tyctx: Any, x: Any, j: Any) -> Any:
         start = builder.gep(_pointer(context, builder, x, args[0], element), [args[1]])
         for k in range(0, LANES, 64 // size):
             line = builder.bitcast(builder.gep(start, [ir.Constant(ir.IntType(64), k)]), byte)
-            builder.call(function, [line, flag(0), flag(2), flag(1)])  # read, keep in L2, data
+            builder.call(function, [line, flag(0), flag(3), flag(1)])  # read, keep in L1, data
         return context.get_dummy_value()
 
     return types.void(x, types.intp), codegen
