@@ -476,7 +476,7 @@ def walk_few(
     rows are made from end to end, a processor does not see beyond what they wait for.
     """
     wide()
-    b = itemsize(inv)
+    b, unit = itemsize(inv), inv == cast(1.0, inv)
     for i in range(0, size, LANES):
         begin_short(at + i * b, step, columns, part(m, i), part(origin, i), part(peak, i), part(ties, i))
     for j in range(columns):
@@ -484,7 +484,8 @@ def walk_few(
             q, v, from_ = view(at + j * step + i * b, LANES, inv), lanes(inv), part(origin, i)
             prefetch(view(following + (j * size + i) * b, LANES, inv), 0)
             for k in range(LANES):
-                v[k] = exp_nonpositive((q[k] - from_[k]) * inv)
+                d = q[k] - from_[k]
+                v[k] = exp_nonpositive(d if unit else d * inv)
             store(v, view(e + (j * size + i) * b, LANES, inv))
     for i in range(columns * size, -(-columns // 4) * 4 * size, LANES):
         store(lanes(inv), view(e + i * b, LANES, inv))
