@@ -188,7 +188,7 @@ class _Hinge(Targets):
     ) -> None:
         self.margin = arrays.finite(margin, "margin")
         super().__init__(scores, "scores", targets, *rest)
-        self.formula, self.compute = formula, self.row_dtype
+        self.formula = formula
 
     def value(self) -> Any:
         return self.reduce(self._run(None, None))

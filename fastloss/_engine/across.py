@@ -8,8 +8,8 @@ after the other, and only what becomes of their sums is made across. Every sum i
 by halves), so a row has the same bits whoever walks it, and which walk a call takes is a matter of speed
 alone.
 
-A batch is `size` rows, a multiple of LANES: as many as L1 holds where rows are short, else as many as
-make a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
+A batch is `size` rows, a multiple of LANES: of short ones some that L1 holds, else as many as make
+a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
 where the array is, or in scratch, column j at `step` bytes times j.
 """
 
@@ -73,6 +73,8 @@ from fastloss._engine.vector import (
 
 # Columns up to which a batch of rows lies whole in L1, with its exponentials.
 SHORT = 128
+# Bytes of a batch of short rows, and where they have more tiles than their own and that of the exponentials.
+BATCH, BATCH_OF_MORE = 7680, 4096
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
@@ -145,9 +147,9 @@ def tile_bytes(columns: int, size: int, like: Any) -> int:
     return int(_tile_length(columns, size) * itemsize(like))
 
 
-def batch_size(columns: int) -> int:
-    """Rows of a batch."""
-    return LANES * max(1, min(8, BLOCK // (LANES * columns)))
+def batch_size(row: int, batch: int = BATCH) -> int:
+    """Rows of so many bytes that make a batch."""
+    return LANES * max(1, min(8, batch // (LANES * row)))
 
 
 # ---- leaves ---------------------------------------------------------------------------------
@@ -828,7 +830,7 @@ class Plan:
         self._type = dtype.char
         self.one_run = n == inner
         short = columns <= SHORT
-        size = batch_size(columns)
+        size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
         if not short:
             each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
             size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES, each * LANES)
@@ -884,11 +886,13 @@ def plan_of(
     return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None)
 
 
-def summed(losses: Array, columns: int) -> float:
-    """What kernels make of the losses of one run of rows, by batches or by LANES rows, from the losses."""
+def summed(losses: Array, row: int) -> float:
+    """What kernels make of the losses of one run of rows, by batches or by LANES rows, from the losses; of
+    rows of so many bytes.
+    """
     if losses.size == 1:
         return float(losses[0])
-    size = batch_size(columns)
+    size = batch_size(row)
     if losses.size % size:
         losses = np.append(losses, np.zeros(-losses.size % size))
     batches = losses.reshape(-1, size // LANES, LANES)

@@ -29,7 +29,7 @@ class Targets:
         self.x = arrays.real(logits, name)
         self.axis = arrays.axis_of(axis, self.x.ndim, name)
         self.dtype = arrays.result_type(self.x)
-        self.row_dtype = arrays.upcast(self.dtype)
+        self.row_dtype = self.compute = arrays.upcast(self.dtype)
         self.shape = arrays.without(self.x.shape, (self.axis,))
         self.classes = self.x.shape[self.axis]
         self.reduction = arrays.reduction_of(reduction)
@@ -68,7 +68,7 @@ class Targets:
             if self.reduction == "none":
                 result = losses.astype(self.row_dtype).reshape(self.shape)
                 return result if result.ndim else result[()]
-            losses = across.summed(losses, self.classes)
+            losses = across.summed(losses, self.classes * self.compute.itemsize)
         if self.reduction == "mean":
             # No row that counts, or none of any weight: 0/0, whatever the logits.
             denominator = self.denominator
