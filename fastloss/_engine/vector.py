@@ -375,6 +375,27 @@ def added_but(tyctx: Any, total: Any, v: Any, x: Any, c: Any) -> Any:
 
 
 @instruction
+def classes_of(tyctx: Any, given: Any, own: Any, classes: Any, ignored: Any) -> Any:
+    """own = LANES class indices, a byte each, -1 for `ignored`. How many of them are none, times 2**32, and
+    how many are ignored.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        words, octets = (ir.VectorType(ir.IntType(bits), LANES) for bits in (64, 8))
+        y = loaded(context, builder, given, args[0])
+        y = y if y.type == words else builder.sext(y, words)
+        away = builder.icmp_signed("==", y, _splat(builder, args[3], words))
+        # As an unsigned integer what is below 0 is above all that is not.
+        none = builder.icmp_unsigned(">=", y, _splat(builder, args[2], words))
+        narrow = builder.select(away, ir.Constant(octets, [-1] * LANES), builder.trunc(y, octets))
+        stored(context, builder, own, args[1], narrow)
+        outside = _counted(builder, builder.and_(none, builder.not_(away)))
+        return builder.or_(builder.shl(outside, outside.type(32)), _counted(builder, away))
+
+    return types.int64(given, own, types.int64, types.int64), codegen
+
+
+@instruction
 def raise_lanes(tyctx: Any, m: Any, x: Any, odd: Any) -> Any:
     """m[k] = max(m[k], x[k]) for LANES numbers, a NaN in x passed over; `odd`, or not 0 if there is one.
 
