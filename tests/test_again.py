@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastloss as fl
-from fastloss._engine import again
+from fastloss._engine import again, launch, rows, threads
 
 
 def in_a_new_thread(call: Any) -> Any:
@@ -98,3 +98,41 @@ def test_outputs(dtype: type, rng: np.random.Generator) -> None:
             fl.softmax(x, out=np.empty((5, 6), np.float16))
         with pytest.raises(TypeError, match="out must be"):
             fl.softmax(x, out=x.tolist())
+
+
+@pytest.mark.skipif(threads.available() < 2, reason="one thread")
+@pytest.mark.parametrize("shape", [(1, 70_000), (40, 2000)])
+def test_calls_of_several_workers(
+    shape: tuple[int, int], dtype: type, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row in parts, which takes two launches, and rows; not if threads are more or fewer than before."""
+    y = rng.integers(shape[1], size=shape[0])
+    calls = [fl.softmax, fl.log_softmax, fl.logsumexp, lambda x: fl.cross_entropy(x, y)]
+    for call in calls:
+        x, other = rng.normal(0, 3, (2, *shape)).astype(dtype)
+        call(x)
+        expected = in_a_new_thread(lambda call=call, other=other: call(other))
+        with monkeypatch.context() as unplanned:
+            unplanned.setattr(rows, "plan_of", None)
+            assert np.array_equal(call(other), expected)
+            with fl.num_threads(1), pytest.raises(TypeError, match="NoneType"):
+                call(other)
+        with fl.num_threads(1):
+            assert np.array_equal(call(other), expected)
+
+
+def test_a_handler_that_calls_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the launches of a remembered call a signal may be answered, by that call of other numbers."""
+    x, other = rng.normal(0, 3, (2, 1, 70_000)).astype(np.float32)
+    expected = in_a_new_thread(lambda: (fl.logsumexp(x), fl.logsumexp(other)))
+    fl.logsumexp(x)
+    start, met = launch.start, []
+
+    def interrupted(*args: Any) -> None:
+        start(*args)
+        if len(met) == 0:
+            met.append(None)
+            met[0] = fl.logsumexp(other)
+
+    monkeypatch.setattr(launch, "start", interrupted)
+    assert (fl.logsumexp(x), met[0]) == expected

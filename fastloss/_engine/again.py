@@ -1,4 +1,4 @@
-"""Small calls, made again without a new plan: of what one takes, most is spent before its kernel runs."""
+"""Calls made again without a new plan: of what a small one takes, most is spent before its kernel runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import struct
 import threading
 from typing import Any
 
-from fastloss._engine import launch
+from fastloss._engine import launch, threads
 from fastloss._engine.arrays import LOOKED_AT, PLAIN_FLAGS, address_of, byte_of
 from fastloss._engine.kernels import Arguments, Kernel, numbers_of
 
@@ -18,32 +18,41 @@ _pack_two = struct.Struct("2q").pack_into
 
 
 class Again:
-    """A small call, to be made again with arrays like the first ones that lie elsewhere; by one thread."""
+    """A call, to be made again with arrays like the first ones that lie elsewhere; by one thread."""
 
-    __slots__ = ("_alive", "_at", "_block", "_busy", "_place", "_run", "_tasks", "shape")
+    __slots__ = ("_alive", "_blocks", "_busy", "_count", "_entry", "_place", "_tasks", "_threads", "shape")
 
     def __init__(
-        self, kernel: Kernel, kind: str, tasks: int, args: tuple[Any, ...], fixed: Arguments, place: int,
-        shape: tuple[int, ...], alive: Any,
+        self, kernel: Kernel, kind: str, count: int, tasks: tuple[int, int], calls: list[tuple[Any, ...]],
+        fixed: Arguments, place: int, shape: tuple[int, ...], alive: Any,
     ) -> None:
-        """Of `args`, the one at `place` and the next are addresses of arrays that change: of x, and of what
-        is written. The results have a `shape`.
+        """`tasks`, (how many, elements of one), on `count` workers for each of `calls`: arguments of which
+        those at `place` and the next are addresses of arrays that change, of x, and of what is written. The
+        results have a `shape`.
         """
-        entry = kernel.ready[kind]
-        self._run, self._tasks, self._alive, self.shape = entry.run, tasks, (fixed, args, alive), shape
-        self._place = 8 * (len(fixed.numbers) + len(numbers_of(args[:place])))
-        self._block = (ctypes.c_char * entry.block.size)()
-        entry.block.pack_into(self._block, 0, *fixed.numbers, *numbers_of(args))
-        self._at, self._busy = address_of(self._block), False
+        self._entry, self._count, self._tasks = kernel.ready[kind], count, tasks
+        # Of how many threads it is the plan; 0: of any number.
+        self._threads = threads.count() if launch.is_worthwhile(*tasks) else 0
+        self._alive, self.shape = (fixed, calls, alive), shape
+        self._place = 8 * (len(fixed.numbers) + len(numbers_of(calls[0][:place])))
+        self._blocks = []
+        for args in calls:
+            block = (ctypes.c_char * self._entry.block.size)()
+            self._entry.block.pack_into(block, 0, *fixed.numbers, *numbers_of(args))
+            self._blocks.append((block, address_of(block)))
+        self._busy = False
 
     def __call__(self, x: Any, own: Any) -> bool:
         """Whether x is an array that it takes; `own` is one, apart from x or x itself."""
         if self._busy or x.flags.num & LOOKED_AT != PLAIN_FLAGS:
             return False  # busy: a signal came, and its handler has come here too
+        if self._threads and self._threads != threads.count():
+            return False
         try:
             self._busy = True
-            _pack_two(self._block, self._place, address_of(byte_of(x)), address_of(byte_of(own)))
-            self._run(self._at, 0, 1, 1, 0, self._tasks)
+            for block, at in self._blocks:
+                _pack_two(block, self._place, address_of(byte_of(x)), address_of(byte_of(own)))
+                launch.start(self._entry, at, self._count, *self._tasks)
         finally:
             self._busy = False
         return True
@@ -65,7 +74,7 @@ def recall(key: Key) -> Again | None:
 
 
 def remember(key: Key, kernel: Kernel, kind: str, *rest: Any) -> None:
-    """Put a small call down under a key, once its kernel is ready."""
+    """Put a call down under a key, once its kernel is ready."""
     if not launch.is_listing():
         if len(_own.made) == _MOST:
             _own.made.clear()

@@ -88,6 +88,11 @@ def is_small(elements: int, tasks: int) -> bool:
     return tasks < 2 or elements + TASK * tasks < WORTHWHILE
 
 
+def is_worthwhile(tasks: int, size: int) -> bool:
+    """Whether tasks of `size` elements each are worth a second worker, could they be parted."""
+    return tasks * (size + TASK) >= WORTHWHILE
+
+
 def run(
     kernel: Kernel, count: int, kind: str, tasks: int, size: int, args: tuple[Any, ...],
     fixed: Arguments = NONE,
@@ -102,7 +107,11 @@ def run(
     entry = kernel.ready.get(kind) or prepare(kernel, kind, _kinds(fixed.values + args))
     block = (ctypes.c_char * entry.block.size)()
     entry.block.pack_into(block, 0, *fixed.numbers, *numbers_of(args))
-    at = ctypes.addressof(block)
+    start(entry, ctypes.addressof(block), count, tasks, size)
+
+
+def start(entry: Entry, at: int, count: int, tasks: int, size: int) -> None:
+    """What `run` does once the arguments are in a block at an address."""
     if count == 1 and tasks * size <= LAUNCH:
         entry.run(at, 0, 1, 1, 0, tasks)
         return

@@ -794,6 +794,7 @@ def sum_where_terms_cancel(
 # ---- the plan of a call ---------------------------------------------------------------------
 P = TypeVar("P")
 KEPT = 2 << 20  # bytes of a row's exponentials that a worker keeps at most
+HELD = 256 << 10  # bytes of scratch that a remembered call may keep
 
 
 class Plan:
@@ -846,10 +847,13 @@ class Plan:
     def remember(
         self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any
     ) -> None:
-        """A call that has been run, if it is small: the first of `args` are the addresses."""
-        if self._workers == 1 and self._phases == (WHOLE,) and self._tasks[0] * self._tasks[1] <= SEGMENT:
+        """A call that has been run, if its planning would be felt, and its scratch is small: the first of
+        `args` are the addresses.
+        """
+        if self._tasks[0] * self._tasks[1] <= launch.LAUNCH and self._workers * self._scratch.stride <= HELD:
             remember(
-                key, kernel, self._type, self._tasks[0], (WHOLE, *args), self._args, 1, shape, (self, alive)
+                key, kernel, self._type, self._workers, self._tasks,
+                [(phase, *args) for phase in self._phases], self._args, 1, shape, (self, alive),
             )
 
 
