@@ -381,10 +381,13 @@ def deliver(
         put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, 0)
 
 
-@leaf
+@inline
 def fetch_targets(at: int, g: Array, i: int, count: int, y: Array) -> None:
-    """The targets of `count` rows from row i on, and -1 for what a batch lacks; they are integers at `at`."""
-    outlined()
+    """The targets of `count` rows from row i on, and -1 for what a batch lacks; they are integers at `at`.
+
+    In a function of its own the arguments' first load would wait for all stores before it, those past the
+    cache too.
+    """
     load(at + i * g[STRIDE], g, count, y)
     for k in range(count, y.size):
         y[k] = cast(-1.0, y[0])
