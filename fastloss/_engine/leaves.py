@@ -292,6 +292,18 @@ def leave_out(sizes: Array, first: int, last: int) -> None:
         sizes[k] = sizes[k] if within else cast(0.0, sizes[0])
 
 
+@inline
+def raise_beside(sizes: Array, j: int, n: int, but: int, top: Array) -> None:
+    """top[k] = the larger of it and |sizes[k]|, of columns j to n - 1 without `but`, for LANES numbers."""
+    low, high = lanes(top[0]), lanes(top[0])
+    store(sizes, low)
+    store(sizes, high)
+    leave_out(low, 0, min(but, n) - j if but >= j else 0)
+    leave_out(high, but + 1 - j, n - j)
+    raised_to_size(low, top, top)
+    raised_to_size(high, top, top)
+
+
 @leaf
 def forward_watched(
     e: Array, e_tail: int, c: Any, t: Array, t_tail: int, n: int, hi: Any, lo: Any, a: Any, g: Any, inv: Any,
@@ -339,14 +351,8 @@ def reverse_watched(
         scaled(v, inv, each)
         store(each, part(o, j))
         if j <= but < j + LANES or j + LANES > n:
-            low, high = lanes(c), lanes(c)
-            for sizes, largest in ((v, top), (size, own)):
-                store(sizes, low)
-                store(sizes, high)
-                leave_out(low, 0, min(but, n) - j if but >= j else 0)
-                leave_out(high, but + 1 - j, n - j)
-                raised_to_size(low, largest, largest)
-                raised_to_size(high, largest, largest)
+            raise_beside(v, j, n, but, top)
+            raise_beside(size, j, n, but, own)
         else:
             raised_to_size(v, top, top)
             raised(size, own, own)
