@@ -338,6 +338,7 @@ class _Rows:
                 )
                 small.run(map_rows, *args, sides=sides)
                 plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
+                plain = plain and result.nbytes < blocks.STREAMED  # no key tells what may be streamed
                 if key and plain and not sides and x.dtype == result.dtype == self.compute:
                     small.remember(key, map_rows, args, x.shape, (xl, to))
             if target is not result:

@@ -13,7 +13,7 @@ import pytest
 
 import fastloss as fl
 from fastloss import reference
-from fastloss._engine import across, blocks, classes, elementary, transpose
+from fastloss._engine import across, again, blocks, classes, elementary, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
@@ -91,6 +91,7 @@ def test_bits_are_those_of_the_walk_along_rows(
     for name, call in calls.items():
         monkeypatch.setattr(across, "plan_of", lambda *_: None)
         expected = call(x)
+        again._own.made.clear()  # that walk is not to be made again
         monkeypatch.setattr(across, "plan_of", counted)
         for layout, lay in LAYOUTS.items():
             z = lay(x)

@@ -1,4 +1,4 @@
-"""A small call that its thread has made before is made again without a new plan: nothing shows it."""
+"""A call that its thread has made before is made again without a new plan: nothing shows it."""
 
 from __future__ import annotations
 
@@ -110,15 +110,16 @@ def test_calls_of_several_workers(
     calls = [fl.softmax, fl.log_softmax, fl.logsumexp, lambda x: fl.cross_entropy(x, y)]
     for call in calls:
         x, other = rng.normal(0, 3, (2, *shape)).astype(dtype)
-        call(x)
         expected = in_a_new_thread(lambda call=call, other=other: call(other))
-        with monkeypatch.context() as unplanned:
-            unplanned.setattr(rows, "plan_of", None)
-            assert np.array_equal(call(other), expected)
-            with fl.num_threads(1), pytest.raises(TypeError, match="NoneType"):
-                call(other)
-        with fl.num_threads(1):
-            assert np.array_equal(call(other), expected)
+        with fl.num_threads(2):
+            call(x)
+            with monkeypatch.context() as unplanned:
+                unplanned.setattr(rows, "plan_of", None)
+                assert np.array_equal(call(other), expected)
+                with fl.num_threads(1), pytest.raises(TypeError, match="NoneType"):
+                    call(other)
+            with fl.num_threads(1):
+                assert np.array_equal(call(other), expected)
 
 
 def test_a_handler_that_calls_the_same(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:

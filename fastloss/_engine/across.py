@@ -73,7 +73,8 @@ from fastloss._engine.vector import (
 
 # Columns up to which a batch of rows lies whole in L1, with its exponentials.
 SHORT = 128
-# Bytes of a batch of short rows, and where they have more tiles than their own and that of the exponentials.
+# Bytes that a batch of short rows is to have (it has 32 to 256 rows), and where they have more tiles than
+# their own and that of the exponentials.
 BATCH, BATCH_OF_MORE = 7680, 4096
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
 # are made; and how many columns of those are one task, or wait in scratch.
@@ -343,8 +344,8 @@ def fetch(
     tile: int, work: int, like: Any,
 ) -> Any:
     """(address, bytes from column to column) of columns j0 to j0 + n - 1 of `count` rows from `at` on, in
-    the compute type; `rest` rows follow them. Of short rows that lie one after the other, what lies `ahead`
-    numbers further on is asked for, if that is not 0.
+    the compute type; `rest` rows follow them. Of a whole batch of short rows that lie one after the other as
+    they are, what lies `ahead` numbers further on is asked for, if that is not 0.
     """
     outlined()
     if lies_across(g, count, size, like):
@@ -535,7 +536,7 @@ def walk_short(
     at: int, step: int, columns: int, size: int, work: int, tile: int, e: int, following: int, inv: Any
 ) -> None:
     """M and R of every row of a batch of short rows, and its exponentials. Meanwhile as many numbers are
-    asked for at `following`.
+    asked for at `following`, where rows are longer than two.
     """
     outlined()
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
@@ -746,6 +747,7 @@ def walk(
     at, step = fetch(
         row, g, columns, 0, columns, count, size, rest, 2 * much if columns == 2 else 0, tile, work, inv
     )
+    # Else it is asked for where it is fetched; what is here already costs nothing to ask for.
     following = row + much * itemsize(inv) if g[DIRECT] and lies_flat(g, columns) else at
     walk_short(at, step, columns, size, work, tile, e, following, inv)
     return at, step

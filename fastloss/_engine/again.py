@@ -76,6 +76,6 @@ def recall(key: Key) -> Again | None:
 def remember(key: Key, kernel: Kernel, kind: str, *rest: Any) -> None:
     """Put a call down under a key, once its kernel is ready."""
     if not launch.is_listing():
-        if len(_own.made) == _MOST:
+        if len(_own.made) == _MOST and key not in _own.made:
             _own.made.clear()
         _own.made[key] = Again(kernel, kind, *rest)

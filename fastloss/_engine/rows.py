@@ -794,7 +794,7 @@ def sum_where_terms_cancel(
 # ---- the plan of a call ---------------------------------------------------------------------
 P = TypeVar("P")
 KEPT = 2 << 20  # bytes of a row's exponentials that a worker keeps at most
-HELD = 256 << 10  # bytes of scratch that a remembered call may keep
+HELD = 128 << 10  # bytes of a worker's scratch that a remembered call may keep
 
 
 class Plan:
@@ -850,7 +850,7 @@ class Plan:
         """A call that has been run, if its planning would be felt, and its scratch is small: the first of
         `args` are the addresses.
         """
-        if self._tasks[0] * self._tasks[1] <= launch.LAUNCH and self._workers * self._scratch.stride <= HELD:
+        if self._tasks[0] * self._tasks[1] <= launch.LAUNCH and self._scratch.stride <= HELD:
             remember(
                 key, kernel, self._type, self._workers, self._tasks,
                 [(phase, *args) for phase in self._phases], self._args, 1, shape, (self, alive),
