@@ -73,7 +73,7 @@ from fastloss._engine.vector import (
 
 # Columns up to which a batch of rows lies whole in L1, with its exponentials.
 SHORT = 128
-# Bytes that a batch of short rows is to have (it has 32 to 256 rows), and where they have more tiles than
+# Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials.
 BATCH, BATCH_OF_MORE = 7680, 4096
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
@@ -150,7 +150,7 @@ def tile_bytes(columns: int, size: int, like: Any) -> int:
 
 def batch_size(row: int, batch: int = BATCH) -> int:
     """Rows of so many bytes that make a batch."""
-    return LANES * max(1, min(8, batch // (LANES * row)))
+    return LANES * max(1, min(12, batch // (LANES * row)))
 
 
 # ---- leaves ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from fastloss._engine.vector import LANES, classes_of, part, prefetch, view, wid
 MANY = 1 << 16  # indices from which NumPy's passes over them would be felt
 MOST = 1 << 7  # classes that a signed byte tells apart
 TASK = 1 << 15  # indices; a sum of as many counts fits into 32 bits
-AHEAD = 2048  # indices between a loop and its prefetch
+AHEAD = 4096  # indices between a loop and its prefetch
 OUTSIDE, IGNORED = 0, 1  # of what each worker counts
 
 
