@@ -683,8 +683,8 @@ except ValueError:
 # ---- signals and pipes ----------------------------------------------------------------------
 @posix_only
 def test_ctrl_c(tmp_path: Path) -> None:
-    logits = sparse(tmp_path / "x.npy", 60_000, 32_768)
-    np.save(tmp_path / "y.npy", np.zeros(60_000, int))
+    logits = sparse(tmp_path / "x.npy", 300_000, 32_768)
+    np.save(tmp_path / "y.npy", np.zeros(300_000, int))
     out = tmp_path / "rows.npz"
     out.write_bytes(b"old")
     command = [*FASTLOSS, "score", logits, tmp_path / "y.npy", "--out", out]
