@@ -312,7 +312,7 @@ def fold_rows(tyctx: Any, at: Any, n: Any, like: Any, to: Any) -> Any:
     return types.void(types.intp, types.intp, like, to), codegen
 
 
-FEW = 16
+FEW = 16  # columns up to which `sum_below` holds a row's exponentials in registers
 
 
 @instruction
