@@ -20,7 +20,9 @@ _pack_two = struct.Struct("2q").pack_into
 class Again:
     """A call, to be made again with arrays like the first ones that lie elsewhere; by one thread."""
 
-    __slots__ = ("_alive", "_blocks", "_busy", "_count", "_entry", "_place", "_tasks", "_threads", "shape")
+    __slots__ = (
+        "_alive", "_blocks", "_busy", "_count", "_entry", "_place", "_run", "_tasks", "_threads", "shape",
+    )  # fmt: skip
 
     def __init__(
         self, kernel: Kernel, kind: str, count: int, tasks: tuple[int, int], calls: list[tuple[Any, ...]],
@@ -31,6 +33,7 @@ class Again:
         results have a `shape`.
         """
         self._entry, self._count, self._tasks = kernel.ready[kind], count, tasks
+        self._run = self._entry.run
         # Of how many threads it is the plan; 0: of any number.
         self._threads = threads.count() if launch.is_worthwhile(*tasks) else 0
         self._alive, self.shape = (fixed, calls, alive), shape
@@ -52,7 +55,10 @@ class Again:
             self._busy = True
             for block, at in self._blocks:
                 _pack_two(block, self._place, address_of(byte_of(x)), address_of(byte_of(own)))
-                launch.start(self._entry, at, self._count, *self._tasks)
+                if self._count == 1:  # in one launch: what is remembered is not larger
+                    self._run(at, 0, 1, 1, 0, self._tasks[0])
+                else:
+                    launch.start(self._entry, at, self._count, *self._tasks)
         finally:
             self._busy = False
         return True
