@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from fastloss._engine import across, arrays, blocks, leaves, pointwise, products, rows, twofold
 from fastloss._engine.again import recall
-from fastloss._engine.arrays import Array, Axis
+from fastloss._engine.arrays import DIRECT, Array, Axis
 from fastloss._engine.elementary import exp_nonpositive, log1p, log1p_unit, log_mass
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
@@ -67,8 +67,10 @@ def map_rows(
             if per_row.size:
                 bi *= per_row[i]
             to = blocks.row_address(out, og, i)
-            if mode == rows.SCALE and room:
-                rows.owe(owed_at, owed, to, keep, slot, -1, m, r, np.float64(cast(bi, inv)), 0.0)
+            within = mode == rows.LOG and xg[DIRECT] and og[DIRECT] and phase == rows.WHOLE
+            if (mode == rows.SCALE and room) or within:
+                factor = log1p(r) if within else np.float64(cast(bi, inv))
+                rows.owe(owed_at, owed, to, row if within else keep, slot, -1, m, r, factor, 0.0, mode)
                 turn = 1 - turn
                 continue
             rows.finish(

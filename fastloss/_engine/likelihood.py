@@ -229,7 +229,7 @@ def cross_entropy_rows(
         if turned.size:
             exact *= turned[i]
         if wanted == GRAD and companion != rows.WEIGHTS and room:
-            rows.owe(owed_at, owed, to, keep, slot, y, m, r, np.float64(pull), exact)
+            rows.owe(owed_at, owed, to, keep, slot, y, m, r, np.float64(pull), exact, rows.SCALE)
             turn = 1 - turn
             continue
         # Of two outputs, one that lies on the logits comes last.

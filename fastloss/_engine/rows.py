@@ -130,19 +130,20 @@ def keep_at(work: int, room: int, like: Any) -> int:
 
 
 # ---- the row whose results are owed ---------------------------------------------------------
-# Scaling a row's exponentials waits for memory, and the walk for arithmetic: so a row's results by SCALE are
-# written, block by block, while the next row is walked, whose exponentials take their place.
-TO, KEPT_AT, SLOT, SPOT = 0, 1, 2, 3  # where to (0: nothing is owed), from where, whose maxima
-TOP, REST, FACTOR, EXACT = 0, 1, 2, 3  # M, R, b
+# Writing waits for memory, and the walk for arithmetic: so a row's results by SCALE are written, block by block,
+# while the next row is walked, whose exponentials take their place; and so are those by LOG, of logits that lie
+# in the row and are in L2 still.
+TO, KEPT_AT, SLOT, SPOT, MODE = 0, 1, 2, 3, 4  # where to (0: nothing is owed), from where, whose maxima
+TOP, REST, FACTOR, EXACT = 0, 1, 2, 3  # M, R; b, or log(1 + R) by LOG
 
 
 @inline
 def owe(
     owed_at: Array, owed: Array, to: int, keep: int, slot: int, spot: int, m: float, r: float, b: float,
-    exact: float,
+    exact: float, mode: int,
 ) -> None:
-    """Results b p, but `exact` at column `spot`, for `pay` to write."""
-    owed_at[TO], owed_at[KEPT_AT], owed_at[SLOT], owed_at[SPOT] = to, keep, slot, spot
+    """Results by `mode`, but `exact` at column `spot`, for `pay` to write."""
+    owed_at[TO], owed_at[KEPT_AT], owed_at[SLOT], owed_at[SPOT], owed_at[MODE] = to, keep, slot, spot, mode
     owed[TOP], owed[REST], owed[FACTOR], owed[EXACT] = m, r, b, exact
 
 
@@ -163,6 +164,9 @@ def pay(
     if streamed and columns > BLOCK and (g[DIRECT] or in_vectors(to, g[STRIDE], g[SWAP] != 0, n)):
         over = (-to & 63) // g[STRIDE]
         j0, j1 = j + over if j else 0, min(j1 + over, columns)
+    if owed_at[MODE] == LOG:
+        shifted(keep, j0, j1 - j0, cast(m, inv), cast(b, inv), to, g, streamed, work, inv)
+        return
     top = seen[j // BLOCK]
     if end < j1 and seen[j // BLOCK + 1] == top:
         end = j1
@@ -230,6 +234,27 @@ def scaled(
         scale(exps[first:last], factor, there, streamed)
         if first <= at < last:
             there[at - first] = exact
+
+
+@leaf
+def shifted(
+    row: int, j: int, n: int, m: Any, log_s: Any, out: int, g: Array, streamed: int, work: int, inv: Any
+) -> None:
+    """Write columns j to j + n - 1 of log p, where the logits lie in the row as results do."""
+    outlined()
+    size, to = itemsize(inv), out + j * g[STRIDE]
+    # Made where they belong, as by `scaled`.
+    first = min(n, (-to & 63) // size) if streamed else 0
+    last = first + (n - first) // LANES * LANES
+    for k0, k1 in ((0, first), (last, n)):
+        if k0 < k1:
+            o = view(buffer(work, O_BLOCK, inv), padded(k1 - k0), inv)
+            x = block(row, g, j + k0, k1 - k0, cast(0.0, inv), buffer(work, O_BLOCK, inv))
+            shift(x, m, inv, log_s, o, 0)
+            put(o, k1 - k0, out, g, j + k0, streamed)
+    if first < last:
+        there = view(to + first * size, last - first, inv)
+        shift(view(row + (j + first) * size, last - first, inv), m, inv, log_s, there, streamed)
 
 
 @leaf
@@ -825,7 +850,7 @@ class Plan:
         self._dtype = dtype
         self._args = Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
-            apart(self._workers, 4, np.dtype(np.int64)), apart(self._workers, 4, F64),
+            apart(self._workers, MODE + 1, np.dtype(np.int64)), apart(self._workers, EXACT + 1, F64),
         ))
 
     def sides(self, *seen: Place, made: tuple[Place, ...] = ()) -> list[Side]:
