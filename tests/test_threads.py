@@ -111,6 +111,46 @@ def test_lines_that_rows_share_reach_memory_whole(
                 assert (memory[first + x.size :] == 7).all(), (name, count, start)
 
 
+@pytest.mark.parametrize("columns", [1000, 1024, 2051, 3072, 33_000])
+def test_a_row_among_others_has_the_bits_it_has_alone(
+    columns: int, monkeypatch: pytest.MonkeyPatch, dtype: type, rng: np.random.Generator
+) -> None:
+    """One's results are written while the next is read: whatever either holds, in place and elsewhere."""
+    x = np.tile(logits(rng, (8, columns), dtype), (2, 1))
+    x[1].sort()
+    x[2] = x[1, ::-1]
+    x[3, : columns // 2] = x[4, columns // 2 :] = x[5] = -np.inf
+    x[6, columns // 3], x[7, -1] = np.nan, np.inf
+    x = x[rng.permutation(16)]
+    y, temperature = rng.integers(-1, columns, 16), 0.7
+    y[:2] = 0, columns - 1
+    calls = {
+        "softmax": partial(fl.softmax, temperature=temperature),
+        "log_softmax": partial(fl.log_softmax, temperature=temperature),
+        "cross_entropy": lambda x, out=None, y=y: fl.cross_entropy.grad(
+            x, y, ignore_index=-1, reduction="sum", temperature=temperature, out=out
+        ),
+    }
+    for name, call in calls.items():
+        alone = [
+            call(x[i : i + 1], y=y[i : i + 1]) if name == "cross_entropy" else call(x[i : i + 1])
+            for i in range(16)
+        ]
+        expected = np.concatenate(alone)
+        for streamed in (0, 1 << 60):
+            monkeypatch.setattr(blocks, "STREAMED", streamed)
+            for count in (1, 3):
+                monkeypatch.setattr(threads, "count", lambda n=count: n)
+                for wider in (0, 1, 13):
+                    out = np.full((16, columns + wider), 7, dtype)
+                    call(x, out=out[:, :columns])
+                    assert np.array_equal(out[:, :columns], expected, equal_nan=True), (name, count, wider)
+                    assert (out[:, columns:] == 7).all(), (name, count, wider)
+                own = x.copy()
+                call(own, out=own)
+                assert np.array_equal(own, expected, equal_nan=True), (name, count)
+
+
 CALLERS = """
 calls = {calls}
 if {beside}:

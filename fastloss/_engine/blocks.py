@@ -94,9 +94,9 @@ AT, LOW, HIGH, LINE = 0, 1, 2, 64
 
 
 @inline
-def past_cache(memory: Array, streamed: int) -> int:
+def past_cache(memory: Array, streamed: int) -> Any:
     """What `put` is told where results go past the cache: where numbers wait, in zeros of a kernel's."""
-    return int(memory.ctypes.data) if streamed else 0
+    return np.int64(memory.ctypes.data) if streamed else 0  # an unsigned one beside 0 would be a float64
 
 
 @leaf

@@ -65,6 +65,7 @@ from fastloss._engine.leaves import (
     dot_sum,
     exp_each,
     exp_sum,
+    exp_sum_paying,
     exp_sum_peak,
     forward_watched,
     index_of,
@@ -130,11 +131,13 @@ def keep_at(work: int, room: int, like: Any) -> int:
 
 
 # ---- the row whose results are owed ---------------------------------------------------------
-# Writing waits for memory, and the walk for arithmetic: so a row's results by SCALE are written, block by block,
-# while the next row is walked, whose exponentials take their place; and so are those by LOG, of logits that lie
-# in the row and are in L2 still.
+# Writing waits for memory, and the walk for arithmetic: so a row's results by SCALE are written while the
+# next row is walked, whose exponentials take their place; and so are those by LOG, of logits that lie in the
+# row and are in L2 still. Most are written within the loop that walks (`exp_sum_within`), others before it, a
+# block at a time (`pay`).
 TO, KEPT_AT, SLOT, SPOT, MODE = 0, 1, 2, 3, 4  # where to (0: nothing is owed), from where, whose maxima
-TOP, REST, FACTOR, EXACT = 0, 1, 2, 3  # M, R; b, or log(1 + R) by LOG
+# M, R; b, or log(1 + R) by LOG; and by SCALE what the exponentials below SEEN are multiplied by.
+TOP, REST, FACTOR, EXACT, SEEN, NOW = 0, 1, 2, 3, 4, 5
 
 
 @inline
@@ -145,6 +148,49 @@ def owe(
     """Results by `mode`, but `exact` at column `spot`, for `pay` to write."""
     owed_at[TO], owed_at[KEPT_AT], owed_at[SLOT], owed_at[SPOT], owed_at[MODE] = to, keep, slot, spot, mode
     owed[TOP], owed[REST], owed[FACTOR], owed[EXACT] = m, r, b, exact
+    owed[SEEN], owed[NOW] = m, 1.0 / mass(LOGITS, m, r) * b  # as by `factor_of`
+
+
+@inline
+def factor_of(seen: Any, owed: Array, inv: float) -> float:
+    """What exponentials below `seen` are multiplied by."""
+    if np.float64(seen) != owed[SEEN]:
+        owed[SEEN] = seen
+        owed[NOW] = power(owed[SEEN], owed[TOP], inv) / mass(LOGITS, owed[TOP], owed[REST]) * owed[FACTOR]
+    return float(owed[NOW])
+
+
+@inline
+def odd_ones(to: int, g: Array, streamed: int) -> int:
+    """How many numbers lie before the first cache line, where whole ones are written."""
+    return int((-to & 63) // g[STRIDE] if streamed else 0)
+
+
+@inline
+def can_pay_within(j: int, columns: int, owed_at: Array, seen: Array, g: Array, streamed: int) -> bool:
+    """Whether what `pay` would write with the whole block at column j is so many numbers like each other."""
+    over = odd_ones(owed_at[TO], g, streamed)
+    at, last = owed_at[SPOT] - j - over, j + over + BLOCK
+    alike = not over or (j and (owed_at[MODE] == LOG or seen[j // BLOCK] == seen[j // BLOCK + 1]))
+    return bool(g[DIRECT] and last <= columns and not 0 <= at < BLOCK and alike)
+
+
+@inline
+def exp_sum_within(
+    x: Array, m: Any, inv: Any, e: Array, ahead: int, following: int, peak: bool,
+    j: int, owed_at: Array, owed: Array, seen: Array, g: Array, streamed: int,
+) -> Any:
+    """`exp_sum_paying` of the block at column j, with something following or not."""
+    first = (j + odd_ones(owed_at[TO], g, streamed)) * itemsize(inv)
+    if owed_at[MODE] == LOG:
+        a, b, c = cast(owed[TOP], inv), inv, cast(owed[FACTOR], inv)
+    else:
+        a = c = cast(0.0, inv)
+        b = cast(factor_of(seen[j // BLOCK], owed, np.float64(inv)), inv)
+    beyond = following or int(np.int64(x.ctypes.data))  # an unsigned one beside it would make it a float64
+    return exp_sum_paying(
+        x, m, inv, e, ahead, beyond, peak, owed_at[KEPT_AT] + first, a, b, c, owed_at[TO] + first, streamed
+    )
 
 
 @leaf
@@ -159,26 +205,27 @@ def pay(
     """
     outlined()
     to, keep, spot = owed_at[TO], owed_at[KEPT_AT], owed_at[SPOT]
-    m, r, b, exact = owed[TOP], owed[REST], owed[FACTOR], cast(owed[EXACT], inv)
+    exact, rate = cast(owed[EXACT], inv), np.float64(inv)
     j0, j1, end = j, j + n, j + n
     if streamed and columns > BLOCK and (g[DIRECT] or in_vectors(to, g[STRIDE], g[SWAP] != 0, n)):
-        over = (-to & 63) // g[STRIDE]
+        over = odd_ones(to, g, streamed)
         j0, j1 = j + over if j else 0, min(j1 + over, columns)
     if owed_at[MODE] == LOG:
-        shifted(keep, j0, j1 - j0, cast(m, inv), cast(b, inv), to, g, streamed, work, inv)
+        m, log_s = cast(owed[TOP], inv), cast(owed[FACTOR], inv)
+        shifted(keep, j0, j1 - j0, m, log_s, to, g, streamed, work, inv)
         return
     top = seen[j // BLOCK]
     if end < j1 and seen[j // BLOCK + 1] == top:
         end = j1
     if j0 < end:
         scaled(
-            kept(work, keep, j0, end - j0, inv), j0, end - j0, top, m, r, b, spot, exact, to, g, streamed,
-            work, inv,
+            kept(work, keep, j0, end - j0, inv), j0, end - j0, cast(factor_of(top, owed, rate), inv), spot,
+            exact, to, g, streamed, work, inv,
         )
     if end < j1:
         scaled(
-            kept(work, keep, end, j1 - end, inv), end, j1 - end, seen[j // BLOCK + 1], m, r, b, spot, exact,
-            to, g, streamed, work, inv,
+            kept(work, keep, end, j1 - end, inv), end, j1 - end,
+            cast(factor_of(seen[j // BLOCK + 1], owed, rate), inv), spot, exact, to, g, streamed, work, inv,
         )
 
 
@@ -207,12 +254,10 @@ def made_in_place(to: int, g: Array, n: int, streamed: int, changed: bool) -> bo
 
 @leaf
 def scaled(
-    exps: Array, j: int, n: int, seen: Any, m: float, r: float, b: float, spot: int, exact: Any,
-    out: int, g: Array, streamed: int, work: int, inv: Any,
+    exps: Array, j: int, n: int, factor: Any, spot: int, exact: Any, out: int, g: Array, streamed: int,
+    work: int, inv: Any,
 ) -> None:
-    """Write columns j to j + n - 1 of b p, p = exps exp((seen - m) inv) / s, but `exact` at `spot`."""
-    c = 1.0 if np.float64(seen) == m else power(np.float64(seen), m, np.float64(inv))
-    factor = cast(c / mass(LOGITS, m, r) * b, inv)
+    """Write columns j to j + n - 1 of exponentials times a factor, but `exact` at `spot`."""
     to, at = out + j * g[STRIDE], spot - j
     if vectors_of_halves(to, g, n) and not 0 <= at < n:
         put_halves(exps, factor, n, to, g, streamed)
@@ -334,8 +379,13 @@ def walk(
         # A branch with all that follows from it in its arm: the exponentials of a block that does not
         # raise the maximum need not wait for that block's own.
         grown = not top <= m  # larger, or NaN
-        if owed_at[TO]:
-            pay(j, n, columns, owed_at, owed, maxima[owed_at[SLOT]], owed_g, streamed, work, inv)
+        owes, within = owed_at[TO] != 0, False
+        seen = maxima[owed_at[SLOT] if owes else slot]
+        if owes:
+            if many_registers() and holds == LOGITS and n == BLOCK and (grown or m != -np.inf):
+                within = can_pay_within(j, columns, owed_at, seen, owed_g, streamed)
+            if not within:
+                pay(j, n, columns, owed_at, owed, seen, owed_g, streamed, work, inv)
         if grown:
             m = maximum(m, top)
             if holds == LOGITS:
@@ -348,7 +398,12 @@ def walk(
                 if companion >= ITSELF:
                     own *= factor
                     own += 0.0 if old == -np.inf else s * (np.float64(old) - np.float64(m))
-                total, top = exp_sum_peak(x, x_block, m, inv, exps, ahead, following, 0)
+                if within:
+                    total, top = exp_sum_within(
+                        x, m, inv, exps, ahead, following, True, j, owed_at, owed, seen, owed_g, streamed
+                    )
+                else:
+                    total, top = exp_sum_peak(x, x_block, m, inv, exps, ahead, following, 0)
                 r, low = two_sum(s, np.float64(total))
                 r_low += low
                 if m == np.inf:
@@ -356,6 +411,12 @@ def walk(
             elif holds == LOG_PROBS:
                 r, low = two_sum(r, exp_each(x, x_block, exps))
                 r_low += low
+        elif within:
+            total, top = exp_sum_within(
+                x, m, inv, exps, ahead, following, False, j, owed_at, owed, seen, owed_g, streamed
+            )
+            r, low = two_sum(r, np.float64(total))
+            r_low += low
         elif holds != PROBS:
             more, top = exponentials(x, x_block, holds, m, inv, exps, ahead, following)
             r, low = two_sum(r, more)
@@ -730,9 +791,11 @@ def finish(
             exps, mj = kept(work, keep, j, n, inv), maxima[j // BLOCK]
             if not keep:
                 exponentials(block(row, g, j, n, fill, x_block), x_block, holds, mj, inv, exps, AHEAD, 0)
-            scaled(
-                exps, j, n, mj, m, r, np.float64(b), spot, exact, out, outg, streamed, work, inv
-            )
+            if mj != seen:
+                seen = mj
+                c = 1.0 if np.float64(mj) == m else power(np.float64(mj), m, np.float64(inv))
+                p_of_e = cast(c / s * np.float64(b), inv)
+            scaled(exps, j, n, p_of_e, spot, exact, out, outg, streamed, work, inv)
             continue
         to = out + j * outg[STRIDE]
         in_place = made_in_place(to, outg, n, streamed, j <= spot < j + n)
@@ -850,7 +913,7 @@ class Plan:
         self._dtype = dtype
         self._args = Arguments((
             columns, self._scratch.address, self._scratch.stride, room, maxima, parts, rate,
-            apart(self._workers, MODE + 1, np.dtype(np.int64)), apart(self._workers, EXACT + 1, F64),
+            apart(self._workers, MODE + 1, np.dtype(np.int64)), apart(self._workers, NOW + 1, F64),
         ))
 
     def sides(self, *seen: Place, made: tuple[Place, ...] = ()) -> list[Side]:
