@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from fault import LAYERS, PROBLEM, forks, run, times
 
+from fastloss._engine import threads
+
 pytestmark = forks
 
 CHILDREN = """
@@ -135,3 +137,19 @@ assert right(answers())
 print(multiprocessing.get_start_method())
 """
     assert run(PROBLEM + code) == "spawn"
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["imported before it", "imported after it"])
+def test_whose_threads_after_a_kernel_of_the_users(last: bool) -> None:
+    """Numba's, if the package saw the process before they started; else it may be a child that lacks them."""
+    own = """
+import numba, numpy as np
+@numba.njit(parallel=True)
+def own(a):
+    for i in numba.prange(a.size):
+        a[i] += 1
+own(np.zeros(1000))
+"""
+    code = f"{'' if last else 'import fastloss'}\n{own}\n{PROBLEM}\nassert right(answers())\n"
+    code += "launch.threads.available() > 1 and print(*[t.name for t in threading.enumerate()][1:2])"
+    assert run(code, "omp").startswith("fastloss-") == (last and threads.available() > 1)

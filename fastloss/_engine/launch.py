@@ -25,6 +25,7 @@ from typing import Any
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
+import fastloss
 from fastloss._engine import cache, threads
 from fastloss._engine.kernels import (
     DRIVER,
@@ -414,9 +415,9 @@ def is_fork() -> bool:
     return _state.forked or _state.process != os.getpid()
 
 
-# A layer that started before we came may have started in a process of which this is a fork: its threads
-# would not be here, and nothing tells.
-_state.forked = layer()[1]
+# A layer that started before the package was imported may have started in a process of which this is a fork:
+# its threads would not be here, and nothing tells.
+_state.forked = layer()[1] and fastloss._started_in != os.getpid()
 
 
 # A child forked while another thread compiles would inherit a lock that nobody will release, and half a
