@@ -11,10 +11,11 @@ operation on a type compiles it, once a machine (it is kept in a cache).
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from fastloss._engine import process as _process  # noqa: F401 - now, since later it could not tell
 
 if TYPE_CHECKING:
     from fastloss._engine.threads import num_threads as num_threads
@@ -158,23 +159,6 @@ __all__ = [
     "squared_hinge_loss",
     "warmup",
 ]
-
-
-def _here() -> int:
-    """Id of this process, if it has no threads of Numba's; 0 if it has, or is a fork of one that had."""
-    numba = sys.modules.get("numba")
-    if numba is None:
-        return os.getpid()
-    try:
-        numba.threading_layer()
-    except ValueError:  # none has started
-        return os.getpid()
-    except AttributeError:  # it is being imported
-        pass
-    return 0
-
-
-_started_in = _here()  # what `launch` may only learn now
 
 
 class _Package(ModuleType):

@@ -25,8 +25,7 @@ from typing import Any
 import numba
 from numba.core.compiler_lock import global_compiler_lock
 
-import fastloss
-from fastloss._engine import cache, threads
+from fastloss._engine import cache, process, threads
 from fastloss._engine.kernels import (
     DRIVER,
     ENTRY,
@@ -417,7 +416,7 @@ def is_fork() -> bool:
 
 # A layer that started before the package was imported may have started in a process of which this is a fork:
 # its threads would not be here, and nothing tells.
-_state.forked = layer()[1] and fastloss._started_in != os.getpid()
+_state.forked = layer()[1] and os.getpid() != process.UNTHREADED
 
 
 # A child forked while another thread compiles would inherit a lock that nobody will release, and half a
