@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import logits
-from fault import LAYERS, PROBLEM, run, times
+from fault import LAYERS, PROBLEM, linux, run, start, times
 
 import fastloss as fl
 from fastloss._engine import blocks, launch, threads
@@ -101,14 +101,14 @@ def test_lines_that_rows_share_reach_memory_whole(
         monkeypatch.setattr(blocks, "STREAMED", 0)
         for count in (1, 3):
             monkeypatch.setattr(threads, "count", lambda n=count: n)
-            for start in (0, 1, 5, 15):
+            for begin in (0, 1, 5, 15):
                 memory = np.full(x.size + 48, 7, dtype)
-                first = start + (-memory.ctypes.data % 64) // memory.itemsize
+                first = begin + (-memory.ctypes.data % 64) // memory.itemsize
                 out = memory[first : first + x.size].reshape(x.shape)
                 call(out=out)
-                assert np.array_equal(out, expected, equal_nan=True), (name, count, start)
-                assert (memory[:first] == 7).all(), (name, count, start)
-                assert (memory[first + x.size :] == 7).all(), (name, count, start)
+                assert np.array_equal(out, expected, equal_nan=True), (name, count, begin)
+                assert (memory[:first] == 7).all(), (name, count, begin)
+                assert (memory[first + x.size :] == 7).all(), (name, count, begin)
 
 
 @pytest.mark.parametrize("columns", [1000, 1024, 2051, 3072, 33_000])
@@ -330,6 +330,32 @@ assert right(answers())
 print(numba.get_num_threads(), numba.config.THREADING_LAYER)
 """
     assert run(PROBLEM + code, "omp") == "1 omp"
+
+
+@linux
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "GOMP_SPINCOUNT = '5000'"),
+        ({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"),
+        ({"OMP_WAIT_POLICY": "active"}, "OMP_WAIT_POLICY = 'ACTIVE'"),
+    ],
+)
+def test_idle_threads_sleep_soon_unless_the_user_has_chosen(given: dict[str, str], found: str) -> None:
+    chosen = {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": None, **given}
+    code = """
+import os
+before = dict(os.environ)
+import fastloss as fl
+fl.softmax
+assert dict(os.environ) == before
+"""
+    process = start(code, "omp", OMP_DISPLAY_ENV="verbose", **chosen)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 0, said
+    if "GOMP_SPINCOUNT" not in said:
+        pytest.skip("not GNU's")
+    assert found in said
 
 
 def test_nothing_happens_at_import() -> None:
