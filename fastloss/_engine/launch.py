@@ -17,8 +17,10 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
+import sys
 import threading
 from collections.abc import Callable
+from functools import lru_cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -401,30 +403,31 @@ def _layer_to_be() -> str:
         return wanted
     if wanted == "default" and numba.config.THREADING_LAYER_PRIORITY[0] == "workqueue":
         return "workqueue"
-    try:
-        _load_openmp()
-    except ImportError:
-        return "workqueue"
-    return "omp"
+    return "omp" if _has_openmp() else "workqueue"
 
 
-# How often GNU OpenMP's threads look for work before they sleep: 0.1 ms, where 300,000 times, its own
+# How often GNU OpenMP's threads look for work before they sleep: some 0.1 ms, where 300,000 times, its own
 # choice, are milliseconds. Those keep other threads from a core that has to be shared: on two cores a loss
-# after a matrix product by NumPy, whose threads look for work for long, too, took 4 ms instead of 0.1 to 0.4,
-# and so did the next product. Calls that follow each other take what they took.
+# after a matrix product by NumPy, whose threads look for work for long, too, took 4 ms instead of 0.1 to 0.6,
+# and so did the next product. Calls that follow each other at once take what they took.
 SPINS = "5000"
 
 
-def _load_openmp() -> None:
-    """Load Numba's OpenMP layer; GNU's library reads its settings then, if no one has loaded it before."""
-    ours = not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys()
+@lru_cache(maxsize=1)
+def _has_openmp() -> bool:
+    """Whether Numba's OpenMP layer can be loaded. GNU's library reads its settings the first time it is."""
+    settings = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}
+    ours = "numba.np.ufunc.omppool" not in sys.modules and not settings & os.environ.keys()
     if ours:
         os.environ["GOMP_SPINCOUNT"] = SPINS
     try:
         importlib.import_module("numba.np.ufunc.omppool")
+    except ImportError:
+        return False
     finally:
         if ours:
             os.environ.pop("GOMP_SPINCOUNT", None)
+    return True
 
 
 # ---- fork -----------------------------------------------------------------------------------

@@ -20,4 +20,11 @@ def _without_threads() -> int:
     return 0
 
 
+def _forget() -> None:
+    global UNTHREADED
+    UNTHREADED = 0
+
+
 UNTHREADED = _without_threads()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -133,8 +133,8 @@ def keep_at(work: int, room: int, like: Any) -> int:
 # ---- the row whose results are owed ---------------------------------------------------------
 # Writing waits for memory, and the walk for arithmetic: so a row's results by SCALE are written while the
 # next row is walked, whose exponentials take their place; and so are those by LOG, of logits that lie in the
-# row and are in L2 still. Most are written within the loop that walks (`exp_sum_within`), others before it, a
-# block at a time (`pay`).
+# row, and mostly are in a cache still. With AVX-512 most are written within the loop that walks
+# (`exp_sum_within`), all others before it, a block at a time (`pay`).
 TO, KEPT_AT, SLOT, SPOT, MODE = 0, 1, 2, 3, 4  # where to (0: nothing is owed), from where, whose maxima
 # M, R; b, or log(1 + R) by LOG; and by SCALE what the exponentials below SEEN are multiplied by.
 TOP, REST, FACTOR, EXACT, SEEN, NOW = 0, 1, 2, 3, 4, 5
@@ -169,10 +169,13 @@ def odd_ones(to: int, g: Array, streamed: int) -> int:
 @inline
 def can_pay_within(j: int, columns: int, owed_at: Array, seen: Array, g: Array, streamed: int) -> bool:
     """Whether what `pay` would write with the whole block at column j is so many numbers like each other."""
+    if not g[DIRECT]:
+        return False
     over = odd_ones(owed_at[TO], g, streamed)
-    at, last = owed_at[SPOT] - j - over, j + over + BLOCK
-    alike = not over or (j and (owed_at[MODE] == LOG or seen[j // BLOCK] == seen[j // BLOCK + 1]))
-    return bool(g[DIRECT] and last <= columns and not 0 <= at < BLOCK and alike)
+    at = owed_at[SPOT] - j - over
+    if j + over + BLOCK > columns or 0 <= at < BLOCK:
+        return False
+    return bool(not over or (j and (owed_at[MODE] == LOG or seen[j // BLOCK] == seen[j // BLOCK + 1])))
 
 
 @inline
@@ -200,8 +203,8 @@ def pay(
 ) -> None:
     """Write the block at column j of what is owed; `seen` are the maxima that its blocks saw.
 
-    Past the cache whole lines are written: the first numbers of the next block, whose exponentials are still
-    there, with this one.
+    Past the cache whole lines are written: the first numbers of the next block, which are still there, with
+    this one.
     """
     outlined()
     to, keep, spot = owed_at[TO], owed_at[KEPT_AT], owed_at[SPOT]
