@@ -163,7 +163,7 @@ def sums_again(at: int, step: int, columns: int, m: Array, sums: Array) -> Any:
 def map_across(
     w: int, workers: int, first: int, last: int, columns: int, inner: int, size: int,
     work: int, stride: int, rate: float, maxima: Array, parts: Array, kept: Array,
-    x: int, xg_at: int, per_row: Array, mode: int, sums: Array, out: int, og_at: int, streamed: int,
+    x: int, out: int, xg_at: int, per_row: Array, mode: int, og_at: int, streamed: int,
 ) -> None:
     """What `map_rows` makes by SCALE, and by LOG, and `reduce_rows` without tangents, for LANES rows at a
     time; with `kept`, what `finish_across` makes results from.
@@ -172,7 +172,7 @@ def map_across(
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
     xg, og = blocks.geometry(xg_at), blocks.geometry(og_at)
     mine = work + w * stride
-    own, nearby = across.OWN, blocks.neighbour(xg)
+    own, nearby, short = across.OWN, blocks.neighbour(xg), across.is_short(parts)
     each = across.whole(mine, own, size, 0.0)  # b of SCALE
     for k in range(size):
         each[k] = 1.0
@@ -180,29 +180,30 @@ def map_across(
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
         at, step = across.walk(
-            row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
-            i if kept.size else 0, parts[w],
+            row, xg, columns, count, size, short, rest, mine, inv, maxima[0 if kept.size else w],
+            i if kept.size else 0, parts[w], mode == SUM,
         )
         if mode == SUM:
             for k in range(0, size, LANES):
                 m, r = across.slot(mine, across.M, size, k, inv), across.slot(mine, across.R, size, k, 0.0)
                 cancelled = sums_across(m, r, part(each, k))
-                if cancelled and columns <= across.SHORT and itemsize(inv) == 4:
+                if cancelled and step and itemsize(inv) == 4:
                     cancelled = sums_again(at + k * itemsize(inv), step, columns, m, part(each, k))
                 for q in range(min(LANES, count - k) if cancelled and columns <= blocks.BLOCK else 0):
                     each[k + q] = rows.sum_where_terms_cancel(
                         row + (k + q) * nearby, xg, columns, inv, row, xg, rows.ALONE,
                         across.flat_of(mine, size), np.float64(m[q]), r[q], 0.0, each[k + q],
                     )
+            sums = view(out + i * itemsize(inv), count, inv)
             for k in range(count):
-                sums[i + k] = cast(each[k], inv)
+                sums[k] = cast(each[k], inv)
             continue
         for k in range(count if per_row.size else 0):
             each[k] = per_row[i + k]
         to = blocks.row_address(out, og, i)
         if kept.size:
             across.keep(mine, size, i, count, each, kept, inv)
-        elif columns <= across.SHORT:
+        elif short:
             tile = across.make_short(at, step, columns, size, mine, inv, mode, own)
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
         else:
@@ -220,7 +221,7 @@ def multiply_across(
     apart: int, x: int, xg_at: int, t: int, tg_at: int, holds: int, mode: int, a: float, g: float,
     temperature: float, means: Array, out: int, og_at: int, streamed: int,
 ) -> None:
-    """FORWARD and REVERSE results, and means, of rows of up to `across.SHORT` numbers."""
+    """FORWARD and REVERSE results, and means, of rows of up to `products.SHORT` numbers."""
     streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])
     xg, tg, og = blocks.geometry(xg_at), blocks.geometry(tg_at), blocks.geometry(og_at)
@@ -324,28 +325,31 @@ class _Rows:
                         multiply_across, apart, at, xl.geometry, lies, tl.geometry, holds, mode, a, g,
                         self.temperature, each, arrays.address(target), to.geometry, streamed,
                     )
-            elif plan := across.plan_of(xl, to, self.inv, self.compute):
-                plan.run(
-                    map_across, at, xl.geometry, each, mode, each, arrays.address(target), to.geometry,
-                    streamed,
-                )
+            elif plan := across.plan_of(xl, to, self.inv, self.compute, beside=across.BESIDE):
+                args = at, arrays.address(target), xl.geometry, each, mode, to.geometry, streamed
+                plan.run(map_across, *args)
                 plan.finish(at, xl.geometry, mode, arrays.address(target), to.geometry, streamed)
+                if key and self._is_plain(x, result):
+                    plan.remember(key, map_across, args, x.shape, (xl, to))
             if not plan:
                 kept = mode != rows.LOG and holds != leaves.PROBS
                 small = rows.plan_of(xl, self.inv, self.compute, exponentials=kept)
                 sides = small.sides((0, 4, x, xl), (2, 5, t, tl), made=((1, 12, target, to),))
-                args = (
+                given = (
                     at, arrays.address(target), lies, holds, xl.geometry, tl.geometry, companion, each,
                     mode, a, g, self.temperature, to.geometry, streamed,
                 )
-                small.run(map_rows, *args, sides=sides)
-                plain = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
-                plain = plain and result.nbytes < blocks.STREAMED  # no key tells what may be streamed
-                if key and plain and not sides and x.dtype == result.dtype == self.compute:
-                    small.remember(key, map_rows, args, x.shape, (xl, to))
+                small.run(map_rows, *given, sides=sides)
+                if key and not sides and self._is_plain(x, result):
+                    small.remember(key, map_rows, given, x.shape, (xl, to))
             if target is not result:
                 arrays.write_back(result, self.axes, target)
         return arrays.given_or_scalar(result, out)
+
+    def _is_plain(self, x: Array, result: Array) -> bool:
+        """Whether x and results lie as they are computed, and another call's would not be streamed."""
+        own = x is self.x and arrays.is_plain(x) and arrays.is_plain(result)
+        return own and result.nbytes < blocks.STREAMED and x.dtype == result.dtype == self.compute
 
     def reduce(self, out: Array | None, keepdims: bool, beside: Array | None = None) -> Any:
         """One result for each row of x, by `reduce_rows`."""
@@ -377,9 +381,10 @@ class _Rows:
                         products.MEAN, 0.0, 0.0, 1.0, own, at, xl.geometry, 0,
                     )
             elif plan := across.plan_of(xl, None, self.inv, self.row_dtype):
-                plan.run(
-                    map_across, at, xl.geometry, arrays.NONE[self.row_dtype], SUM, own, at, xl.geometry, 0
-                )
+                made = at, arrays.address(own), xl.geometry, arrays.NONE[self.row_dtype], SUM, xl.geometry, 0
+                plan.run(map_across, *made)
+                if key and x is self.x and arrays.is_plain(x) and x.dtype == own.dtype:
+                    plan.remember(key, map_across, made, shape, xl)
             if not plan:
                 small = rows.plan_of(xl, self.inv, self.row_dtype, exponentials=False)
                 args = at, arrays.address(own), lies, xl.geometry, tl.geometry, companion

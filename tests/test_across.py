@@ -17,7 +17,7 @@ from fastloss._engine import across, again, blocks, classes, elementary, transpo
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
-COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 160, 1000, 1024, 1025, 1500, 33_000)
+COLUMNS = (2, 4, 10, 16, 31, 33, 64, 128, 129, 160, 384, 385, 1000, 1024, 1025, 1500, 33_000)
 LAYOUTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "rows": lambda x: x,
     "columns": np.asfortranarray,
@@ -84,16 +84,16 @@ def test_bits_are_those_of_the_walk_along_rows(
         calls[f"{name} in place"] = lambda x, op=op: op.grad(z := x.astype(dtype, order="K"), y, out=z)
     plan_of, walks = across.plan_of, []
 
-    def counted(*args: Any) -> Any:
-        walks.append(plan := plan_of(*args))
+    def counted(*args: Any, **options: Any) -> Any:
+        walks.append(plan := plan_of(*args, **options))
         return plan
 
     for name, call in calls.items():
-        monkeypatch.setattr(across, "plan_of", lambda *_: None)
+        monkeypatch.setattr(across, "plan_of", lambda *_, **__: None)
         expected = call(x)
-        again._own.made.clear()  # that walk is not to be made again
         monkeypatch.setattr(across, "plan_of", counted)
         for layout, lay in LAYOUTS.items():
+            again._own.made.clear()  # no walk is to be made again
             z = lay(x)
             assert np.array_equal(z, x, equal_nan=True)
             got = call(z)
@@ -101,14 +101,13 @@ def test_bits_are_those_of_the_walk_along_rows(
             finite = ~np.isnan(expected)
             assert np.array_equal(np.signbit(got[finite]), np.signbit(expected[finite])), (name, layout)
     met = [walk for walk in walks if walk is not None]
-    short = columns <= across.SHORT
     alone = re.compile("margin|arcface|hinge|focal|scale|temperature")  # only of short rows
     two = re.compile("^(cross_entropy|value_and_grad|temperature_grad|gradient in place)$")  # see `two`
-    those = [
-        name for name in calls
-        if (short or not alone.search(name)) and not (columns == 2 and two.search(name))
-    ]
-    assert len(met) >= len(those) * (len(LAYOUTS) if short else 2)
+    those = [bool(alone.search(name)) for name in calls if not (columns == 2 and two.search(name))]
+    short = columns <= across.SHORT * 4 // np.dtype(dtype).itemsize
+    beside = 0 if columns <= across.SHORTER else 2  # layouts side by side
+    least = len(LAYOUTS) if short else 2
+    assert len(met) >= those.count(False) * least + those.count(True) * (least - beside) * short
 
 
 @pytest.mark.parametrize("columns", [2, 10, 40, 200])

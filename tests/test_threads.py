@@ -336,7 +336,7 @@ print(numba.get_num_threads(), numba.config.THREADING_LAYER)
 @pytest.mark.parametrize(
     ("given", "found"),
     [
-        ({}, "GOMP_SPINCOUNT = '5000'"),
+        ({}, "GOMP_SPINCOUNT = '10000'"),
         ({"GOMP_SPINCOUNT": "77"}, "GOMP_SPINCOUNT = '77'"),
         ({"OMP_WAIT_POLICY": "active"}, "OMP_WAIT_POLICY = 'ACTIVE'"),
     ],

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import blocks, launch, rows, threads, transpose
+from fastloss._engine.again import remember
 from fastloss._engine.arrays import DIRECT, F64, STRIDE, Array, Layout
 from fastloss._engine.blocks import (
     BLOCK,
@@ -71,8 +72,12 @@ from fastloss._engine.vector import (
     wide,
 )
 
-# Columns up to which a batch of rows lies whole in L1, with its exponentials.
-SHORT = 128
+# Columns up to which rows are short: batches of them are walked whole, and lie, or nearly do, in L1; of
+# float64 half as many. And up to which few rows are, too, and those of which M and R alone are wanted.
+SHORT, SHORTER = 384, 128
+# And up to which those are that lie side by side, as their softmax does: that of more comes in too short
+# pieces.
+BESIDE = 24
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials.
 BATCH, BATCH_OF_MORE = 7680, 4096
@@ -351,7 +356,7 @@ def fetch(
     if lies_across(g, count, size, like):
         return at + j0 * g[STRIDE], g[STRIDE]
     b = itemsize(like)
-    if columns <= SHORT and lies_flat(g, columns):
+    if n == columns <= SHORT and lies_flat(g, columns):
         flat = at
         if not g[DIRECT] or count != size or rest * columns * b < 64:
             flat, ahead = flat_of(work, size), 0
@@ -371,7 +376,7 @@ def deliver(
 ) -> None:
     """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows."""
     outlined()
-    if columns <= SHORT and lies_flat(g, columns):
+    if n == columns <= SHORT and lies_flat(g, columns):
         flat = flat_of(work, size)
         transpose.to_rows(tile, columns, size, flat, like)
         put(view(flat, count * columns, like), count * columns, out, g, 0, streamed)
@@ -724,23 +729,30 @@ def tile_of(work: int, columns: int, size: int, like: Any) -> Any:
     return at, at + tile_bytes(columns, size, like)
 
 
+@inline
+def is_short(parts: Array) -> bool:
+    """Whether a plan is one of short rows, which have no states for segments."""
+    return bool(parts.shape[1] == 0)
+
+
 @leaf
 def walk(
-    row: int, g: Array, columns: int, count: int, size: int, rest: int, work: int, inv: Any,
-    maxima: Array, first: int, parts: Array,
+    row: int, g: Array, columns: int, count: int, size: int, short: bool, rest: int, work: int, inv: Any,
+    maxima: Array, first: int, parts: Array, alone: bool,
 ) -> Any:
-    """M and R of the rows of a batch; (address, step) of its tile where rows are short; of longer ones that
-    lie side by side, in `maxima`, what each block saw.
+    """M and R of the rows of a batch, and nothing else where they are wanted `alone`; (address, step) of its
+    tile where rows are short, else a step of 0; of longer ones that lie side by side, in `maxima`, what each
+    block saw.
     """
     outlined()
     tile, e = tile_of(work, columns, size, inv)
-    if SHORT < columns <= BLOCK and g[DIRECT]:  # for M and R alone: see `plan_of`
+    if (alone or not short) and SHORTER < columns <= BLOCK and g[DIRECT]:
         walk_blocks(
             row, neighbour(g), g, columns, count, whole(work, M, size, inv), whole(work, R, size, 0.0), tile,
             inv,
         )
         return tile, 0
-    if columns > SHORT:
+    if not short:
         walk_long(row, g, columns, count, size, rest, work, tile, inv, maxima, first, parts)
         return tile, 0
     much = size * columns
@@ -830,11 +842,10 @@ class Plan:
 
     def __init__(
         self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0,
-        results: bool = False,
+        results: bool = False, short: bool = True,
     ) -> None:
         self._type = dtype.char
-        self.one_run = n == inner
-        short = columns <= SHORT
+        self.one_run, self.short = n == inner, short
         size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
         if not short:
             each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
@@ -860,7 +871,7 @@ class Plan:
             self._finish = Arguments((
                 columns, inner, wide, self._room.address, self._room.stride, rate, maxima[0], batches, kept
             ))
-        states = size * segments_
+        states = 0 if short else size * segments_
         self._args = Arguments((
             columns, inner, size, self._work.address, self._work.stride, rate, maxima,
             apart(self._workers, states * rows.STATE, F64).reshape(self._workers, states, rows.STATE), kept,
@@ -868,6 +879,16 @@ class Plan:
 
     def run(self, kernel: Kernel, *args: Any) -> None:
         launch.run(kernel, self._workers, self._type, self.batches, self._size, args, self._args)
+
+    def remember(
+        self, key: tuple[Any, ...], kernel: Kernel, args: tuple[Any, ...], shape: tuple[int, ...], alive: Any
+    ) -> None:
+        """As `rows.Plan.remember`, a call that is not finished elsewhere."""
+        if not self._later and self.batches * self._size <= launch.LAUNCH and self._work.stride <= rows.HELD:
+            remember(
+                key, kernel, self._type, self._workers, (self.batches, self._size), [args], self._args, 0,
+                shape, (self, alive),
+            )
 
     def finish(self, x: int, xg_at: int, mode: int, out: int, og_at: int, streamed: int) -> None:
         """Results of rows that `run` has walked, where it has not made them."""
@@ -879,16 +900,26 @@ class Plan:
 
 
 def plan_of(
-    x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]
+    x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any], *, short: bool = False,
+    beside: int = SHORTER,
 ) -> Plan | None:
-    """A plan where rows are short, or lie nearer to each other than their own elements do; or are many, of a
-    block at most, or of a single column, and only a number each is wanted, not `out`.
+    """A plan where rows are short (if `short`, there alone), or lie nearer to each other than their own
+    elements do; or are many, of a block at most, or of a single column, and only a number each is wanted, not
+    `out`. Rows that lie side by side, as their results do, are short up to `beside` columns.
     """
     inner = x.run if out is None else min(x.run, out.run)
-    many = out is None and x.direct and x.columns <= BLOCK and not launch.is_small(x.rows * x.columns, x.rows)
-    if inner < LANES or not (1 < x.columns <= SHORT or (x.beside and x.columns <= LONGEST) or many):
+    most = SHORTER
+    many = not launch.is_small(x.rows * x.columns, x.rows)
+    if many and not x.beside:
+        most = SHORT * 4 // dtype.itemsize
+    elif many and out is not None and out.beside:
+        most = beside
+    are_short = 1 < x.columns <= most
+    summed = many and out is None and x.direct and x.columns <= BLOCK
+    longer = summed or (x.beside and x.columns <= LONGEST)
+    if inner < LANES or not (are_short or (longer and not short)):
         return None
-    return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None)
+    return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None, short=are_short)
 
 
 def summed(losses: Array, row: int) -> float:

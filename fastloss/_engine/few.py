@@ -1,4 +1,4 @@
-"""Cross-entropy of rows of up to `across.SHORT` classes and what targets stand for, LANES rows at a time.
+"""Cross-entropy of rows of up to `products.SHORT` classes and what targets stand for, LANES rows at a time.
 
 With t the weights that a row's target gives the classes (class probabilities or one-hot rows, smoothed, times
 the classes' weights), A = sum(t) and k the row's sample weight over the denominator of the reduction: losses
@@ -263,7 +263,7 @@ def run(
     x: Array, axis: int, targets: Array, wanted: int, denominator: float, streamed: int,
     tangent: Array | None, result: Array | None, hess: Array | None,
 ) -> tuple[Array, Array]:
-    """(losses, their derivatives by 1/T) of at most `across.SHORT` classes; `result` and `hess` are written.
+    """(losses, their derivatives by 1/T) of up to `products.SHORT` classes; `result`, `hess` are written.
     `targets` are probabilities like x, or as many class indices as there are rows, negative where one is
     ignored.
     """

@@ -406,11 +406,12 @@ def _layer_to_be() -> str:
     return "omp" if _has_openmp() else "workqueue"
 
 
-# How often GNU OpenMP's threads look for work before they sleep: some 0.1 ms, where 300,000 times, its own
+# How often GNU OpenMP's threads look for work before they sleep: some 0.25 ms, where 300,000 times, its own
 # choice, are milliseconds. Those keep other threads from a core that has to be shared: on two cores a loss
-# after a matrix product by NumPy, whose threads look for work for long, too, took 4 ms instead of 0.1 to 0.6,
-# and so did the next product. Calls that follow each other at once take what they took.
-SPINS = "5000"
+# after a matrix product by NumPy, whose threads look for work for long, too, took 4 ms instead of 0.1 to 0.9,
+# and so did the next product. With half as many a thread that Linux has put on its caller's core may stay
+# there for 50 ms. Calls that follow each other at once take what they took.
+SPINS = "10000"
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, few, leaves, rows, two, twofold
+from fastloss._engine import across, arrays, blocks, few, leaves, products, rows, two, twofold
 from fastloss._engine.again import recall
 from fastloss._engine.arrays import Array
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
@@ -414,7 +414,7 @@ def cross_entropy_across(
     xg, yg, og = blocks.geometry(xg_at), blocks.geometry(yg_at), blocks.geometry(og_at)
     mine = work + w * stride
     scratch, b = across.flat_of(mine, size), itemsize(inv)
-    short = columns <= across.SHORT
+    short = across.is_short(parts)
     together = size if short else LANES
     y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
     w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
@@ -443,10 +443,10 @@ def cross_entropy_across(
             across.walk_short(at, step, columns, size, mine, tile, e, tile, inv)
         else:
             at, step = across.walk(
-                row, xg, columns, count, size, rest, mine, inv, maxima[0 if kept.size else w],
-                i if kept.size else 0, parts[w],
+                row, xg, columns, count, size, short, rest, mine, inv, maxima[0 if kept.size else w],
+                i if kept.size else 0, parts[w], wanted == NOTHING and link == PLAIN,
             )
-        for k in range(0 if short else count):  # before any gradient is written over it
+        for k in range(0 if step else count):  # before any gradient is written over it
             there = row + k * blocks.neighbour(xg)
             x_t[k] = blocks.element(there, xg, max(int(y[k]), 0), scratch, inv)
         for k in range(count if weight.size else 0):
@@ -454,7 +454,7 @@ def cross_entropy_across(
             over[k] = w_t[k] / denominator if denominator != 0.0 else 0.0
         for k in range(count if sample_weight.size else 0):
             share[k] = sample_weight[i + k]
-        if short and not altered:
+        if step and not altered:
             pick_across(at, step, columns, y, x_t)
         losses_across(m, r, y, x_t, w_t, loss, mass, inv, columns)
         if link != PLAIN:
@@ -601,23 +601,22 @@ class CrossEntropy(Targets, Curved):
         each = none if self.sample_weight is None else self.sample_weight.astype(dtype, copy=False)
         streamed = 0 if out is None or result is None else blocks.streamed(result, x)
         divisor = self.divisor() if wanted else 1.0
-        if plain and (smooth or wanted == HVP) and self.classes <= across.SHORT:
+        if plain and (smooth or wanted == HVP) and self.classes <= products.SHORT:
             losses, self.rates = few.run(
                 dtype, self.temperature, self.smoothing, self.weight, self.sample_weight, x, self.axis,
                 self.targets, wanted, divisor, streamed, t, result, hess,
             )
             return losses
         apart_of = self._turned(x)
-        if (
-            not smooth and wanted in (NOTHING, GRAD, RATE)
-            and (self.classes <= across.SHORT or (plain and wanted != RATE))
-        ):
+        if not smooth and wanted in (NOTHING, GRAD, RATE):
             both = plain and self.classes == 2
-            plan_of = two.plan_of if both else across.plan_of
-            plan = plan_of(xl, lies if wanted == GRAD else None, inv, dtype)
+            made = lies if wanted == GRAD else None
+            plan: across.Plan | None = two.plan_of(xl, made, inv, dtype) if both else across.plan_of(
+                xl, made, inv, dtype, short=not plain or wanted == RATE
+            )
             if plan is not None:
                 sums = plan.one_run and self.reduction != "none" and self.sample_weight is None
-                groups = plan.batches if self.classes <= across.SHORT else -(-xl.rows // LANES)
+                groups = plan.batches if plan.short else -(-xl.rows // LANES)
                 losses = np.empty(groups if sums else xl.rows)
                 self.rates = np.empty(xl.rows if wanted == RATE else 0)
                 y = arrays.address(self.checked), arrays.rows_of(self.checked, (0,), dtype).geometry

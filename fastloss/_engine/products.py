@@ -1,4 +1,4 @@
-"""Products with the Jacobian of softmax on rows of up to `across.SHORT` numbers, LANES rows at a time.
+"""Products with the Jacobian of softmax on rows of up to SHORT numbers, LANES rows at a time.
 
 With p = softmax(x/T), c the tangent at the row's maximum and mid = <p, t> - c: FORWARD is
 (a p + g) ((t - c) - mid)/T, REVERSE is g (t - p sum(t))/T, and MEAN is <p, t>. All is float64 until the
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import across, blocks, elementary, launch, rows, transpose, twofold
-from fastloss._engine.across import SHORT, largest_across, slot
+from fastloss._engine.across import largest_across, slot
 from fastloss._engine.arrays import Array, Layout
 from fastloss._engine.blocks import BLOCK
 from fastloss._engine.elementary import two_sum
@@ -37,6 +37,8 @@ from fastloss._engine.vector import (
     wide,
 )
 
+# Columns up to which this is so: float64 tiles of more would not stay in L1.
+SHORT = 128
 # What is made, beside rows.FORWARD and rows.REVERSE.
 MEAN = 5
 

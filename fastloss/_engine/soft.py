@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import across, arrays, blocks, few, leaves, rows
+from fastloss._engine import arrays, blocks, few, leaves, products, rows
 from fastloss._engine.arrays import Array
 from fastloss._engine.curved import GRAD_HESS, HESS_GRAD, HVP, NOTHING, RATE, Curved
 from fastloss._engine.elementary import log1p
@@ -195,7 +195,7 @@ class SoftCrossEntropy(Curved):
                 x, q = arrays.apart(x, written), arrays.apart(q, written)
                 t = t if t is None else arrays.apart(t, written)
         streamed = 0 if out is None or result is None else blocks.streamed(result, x)
-        if self.classes <= across.SHORT:
+        if self.classes <= products.SHORT:
             losses, self.rates = few.run(
                 dtype, self.temperature, self.smoothing, self.weight, self.sample_weight, x, self.axis, q,
                 wanted, self.divisor(), streamed, t, result, hess,

@@ -44,9 +44,9 @@ Pair = tuple[float, float]
 # How much larger than every result of a row their terms may be: rounding the terms costs up to two units
 # of the last place.
 CANCELLED = 1.5
-# The same of products of rows of up to `across.SHORT` numbers: their differences are measured from <p, t>.
+# The same of products of rows of up to `products.SHORT` numbers: their differences are measured from <p, t>.
 DOUBTFUL = 3.0
-# And of rows of more than `across.SHORT` numbers: of so many the textbook's worst is not small by luck.
+# And of rows of more than `products.SHORT` numbers: of so many the textbook's worst is not small by luck.
 CANCELLED_FAR = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
