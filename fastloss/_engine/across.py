@@ -8,7 +8,7 @@ after the other, and only what becomes of their sums is made across. Every sum i
 by halves), so a row has the same bits whoever walks it, and which walk a call takes is a matter of speed
 alone.
 
-A batch is `size` rows, a multiple of LANES: of short ones some that L1 holds, else as many as make
+A batch is `size` rows, a multiple of LANES: of short ones some that L1 holds, or LANES; else as many as make
 a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
 where the array is, or in scratch, column j at `step` bytes times j.
 """
@@ -72,11 +72,11 @@ from fastloss._engine.vector import (
     wide,
 )
 
-# Columns up to which rows are short: batches of them are walked whole, and lie, or nearly do, in L1; of
-# float64 half as many. And up to which few rows are, too, and those of which M and R alone are wanted.
+# Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie one after
+# the other (of float64 half as many; a batch is then up to three times what L1 holds); and of others, and
+# where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
-# And up to which those are that lie side by side, as their softmax does: that of more comes in too short
-# pieces.
+# And of many that lie side by side, as their softmax does: that of more comes in too short pieces.
 BESIDE = 24
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials.
@@ -740,9 +740,9 @@ def walk(
     row: int, g: Array, columns: int, count: int, size: int, short: bool, rest: int, work: int, inv: Any,
     maxima: Array, first: int, parts: Array, alone: bool,
 ) -> Any:
-    """M and R of the rows of a batch, and nothing else where they are wanted `alone`; (address, step) of its
-    tile where rows are short, else a step of 0; of longer ones that lie side by side, in `maxima`, what each
-    block saw.
+    """M and R of the rows of a batch; (address, step) of its tile where rows are short and these are not
+    wanted `alone`, else the step may be 0; of longer ones that lie side by side, in `maxima`, what each block
+    saw.
     """
     outlined()
     tile, e = tile_of(work, columns, size, inv)
@@ -910,9 +910,10 @@ def plan_of(
     inner = x.run if out is None else min(x.run, out.run)
     most = SHORTER
     many = not launch.is_small(x.rows * x.columns, x.rows)
-    if many and not x.beside:
+    filled = inner % LANES == 0 or inner >= 8 * LANES  # a run's last batch costs what a whole one does
+    if many and filled and x.flat and (out is None or out.flat or out.beside):
         most = SHORT * 4 // dtype.itemsize
-    elif many and out is not None and out.beside:
+    elif many and x.beside and out is not None and out.beside:
         most = beside
     are_short = 1 < x.columns <= most
     summed = many and out is None and x.direct and x.columns <= BLOCK

@@ -63,6 +63,11 @@ class Layout(NamedTuple):
         return 0 < abs(self.apart) < abs(self.step)
 
     @property
+    def flat(self) -> bool:
+        """Whether rows lie one after the other, with nothing between them."""
+        return 0 < self.columns * self.step == self.apart
+
+    @property
     def direct(self) -> bool:
         """Whether rows are walked as they lie."""
         return bool(self.memory[DIRECT])
