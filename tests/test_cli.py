@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -688,7 +689,10 @@ def test_ctrl_c(tmp_path: Path) -> None:
     out = tmp_path / "rows.npz"
     out.write_bytes(b"old")
     command = [*FASTLOSS, "score", logits, tmp_path / "y.npy", "--out", out]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job is deaf
+    )
     deadline = time.monotonic() + 200
     while not [*tmp_path.glob(".fastloss-*/nll")] and time.monotonic() < deadline:
         assert process.poll() is None
