@@ -171,6 +171,25 @@ def test_results_go_past_the_cache_wherever_they_lie(
             assert (memory[start + columns * n :] == 7).all()
 
 
+@pytest.mark.parametrize("n", [100, 2000])
+def test_gradients_of_two_classes_go_past_the_cache(
+    n: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a cache line on straight from registers, else piece by piece; and nothing beside them."""
+    x, y = rng.normal(0, 3, (n, 2)).astype(dtype), rng.integers(-1, 2, n)
+    for options in ({}, {"sample_weight": rng.random(n)}, {"weight": np.zeros(2)}):
+        expected = fl.cross_entropy.grad(x, y, ignore_index=-1, **options)
+        monkeypatch.setattr(blocks, "STREAMED", 0)
+        for start in (0, 2, 5):
+            memory = np.full(2 * n + 60, 7, dtype)
+            first = start + -memory.ctypes.data % 64 // memory.itemsize
+            out = memory[first : first + 2 * n].reshape(n, 2)
+            assert np.array_equal(fl.cross_entropy.grad(x, y, ignore_index=-1, out=out, **options), expected)
+            assert (memory[:first] == 7).all()
+            assert (memory[first + 2 * n :] == 7).all()
+        monkeypatch.undo()
+
+
 PRODUCTS: dict[str, Callable[..., Any]] = {
     "softmax.jvp": lambda x, t, **o: fl.softmax.jvp(x, t, temperature=0.7, **o),
     "log_softmax.jvp": fl.log_softmax.jvp,

@@ -128,20 +128,38 @@ def parted(tyctx: Any, pairs: Any, first: Any, second: Any) -> Any:
     return types.void(pairs, first, second), codegen
 
 
+def _both(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    """Two registers of LANES numbers as pairs."""
+    a, b = (
+        loaded(context, builder, kind, numbers)
+        for kind, numbers in zip(sig.args[:2], args[:2], strict=True)
+    )
+    return _shuffle(builder, a, b, [k // 2 + LANES * (k % 2) for k in range(2 * LANES)])
+
+
 @instruction
 def paired(tyctx: Any, first: Any, second: Any, pairs: Any) -> Any:
     """The way back."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        a, b = (
-            loaded(context, builder, kind, numbers)
-            for kind, numbers in zip((first, second), args[:2], strict=True)
-        )
-        both = _shuffle(builder, a, b, [k // 2 + LANES * (k % 2) for k in range(2 * LANES)])
-        stored(context, builder, pairs, args[2], both)
+        stored(context, builder, pairs, args[2], _both(context, builder, sig, args))
         return context.get_dummy_value()
 
     return types.void(first, second, pairs), codegen
+
+
+@instruction
+def paired_past(tyctx: Any, first: Any, second: Any, address: Any) -> Any:
+    """`paired` to the address of a cache line, past the cache; see `vector.stream`."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        both = _both(context, builder, sig, args)
+        lines = builder.store(both, builder.inttoptr(args[2], both.type.as_pointer()), align=64)
+        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+        lines.set_metadata("nontemporal", once)
+        return context.get_dummy_value()
+
+    return types.void(first, second, types.intp), codegen
 
 
 @leaf

@@ -20,7 +20,7 @@ from fastloss._engine.curved import GRAD, RATE
 from fastloss._engine.elementary import exp_nonpositive, log1p_unit
 from fastloss._engine.jit import inline, leaf
 from fastloss._engine.kernels import kernel
-from fastloss._engine.transpose import paired, parted
+from fastloss._engine.transpose import paired, paired_past, parted
 from fastloss._engine.vector import LANES, cast, fma, itemsize, lanes, part, prefetch, store, view, wide
 
 # What a batch keeps of each row.
@@ -82,13 +82,13 @@ def softplus(
 @leaf
 def softplus_across(
     at: int, step: int, ahead: int, y: Array, w_t: Array, by: Array, loss: Array, rate: Array,
-    half: Array, e: Array, inv: Any, o: int, o_step: int,
+    half: Array, e: Array, inv: Any, o: int, o_step: int, past: int,
 ) -> None:
     """Of the rows of a batch the losses, w_t times the softplus; their derivatives by 1/T, if `rate` has
     room; and if there is an `o`, the gradients, `by` times -+ sigmoid. All are 0 where y is negative.
 
     The columns lie `step` bytes apart, those of the gradient `o_step`; 0: the numbers of a row lie together,
-    and what lies `ahead` numbers further on is asked for.
+    and what lies `ahead` numbers further on is asked for; the gradients go past the cache if `past`.
     """
     wide()
     zero, one, b = cast(0.0, inv), cast(1.0, inv), itemsize(inv)
@@ -112,6 +112,8 @@ def softplus_across(
                 if o_step:
                     store(g, view(o + i * b, LANES, inv))
                     store(h, view(o + o_step + i * b, LANES, inv))
+                elif past:
+                    paired_past(g, h, o + 2 * i * b)
                 else:
                     paired(g, h, view(o + 2 * i * b, 2 * LANES, inv))
 
@@ -149,13 +151,15 @@ def cross_entropy_two(
             w_t[k] = weight[max(int(y[k]), 0)] if weight.size else 1.0
             share = np.float64(sample_weight[i + k]) if sample_weight.size else 1.0
             by[k] = cast(share * np.float64(inv) * (w_t[k] / denominator), inv)
-        at, step, o, o_step = row, 0, 0, 0
+        at, step, o, o_step, past = row, 0, 0, 0, 0
         if not (together and xg[DIRECT] and count == size):
             at, step = across.fetch(row, xg, columns, 0, columns, count, size, rest, 0, tile, mine, inv)
         if wanted == GRAD:
             o, o_step = (flat, 0) if beside else (tile, size * b)
+            if streamed and beside and og[DIRECT] and to & 63 == 0 and count == size and denominator != 0.0:
+                o, past = to, 1
         softplus_across(
-            at, step, 2 * size * columns, y, w_t, by, loss, slope, half, e, inv, o, o_step
+            at, step, 2 * size * columns, y, w_t, by, loss, slope, half, e, inv, o, o_step, past
         )
         if sums:
             losses[task] = across.sum_across(loss)
@@ -164,7 +168,7 @@ def cross_entropy_two(
                 losses[i + k] = loss[k]
         for k in range(count if wanted == RATE else 0):
             rates[i + k] = slope[k]
-        if wanted != GRAD:
+        if wanted != GRAD or past:
             continue
         if denominator == 0.0:
             zeros = view(o, columns * size, inv)
