@@ -171,22 +171,23 @@ def test_results_go_past_the_cache_wherever_they_lie(
             assert (memory[start + columns * n :] == 7).all()
 
 
+@pytest.mark.parametrize("columns", [2, 3, 8, 10])
 @pytest.mark.parametrize("n", [100, 2000])
-def test_gradients_of_two_classes_go_past_the_cache(
-    n: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
+def test_gradients_of_few_classes_go_past_the_cache(
+    n: int, columns: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a cache line on straight from registers, else piece by piece; and nothing beside them."""
-    x, y = rng.normal(0, 3, (n, 2)).astype(dtype), rng.integers(-1, 2, n)
-    for options in ({}, {"sample_weight": rng.random(n)}, {"weight": np.zeros(2)}):
+    x, y = rng.normal(0, 3, (n, columns)).astype(dtype), rng.integers(-1, columns, n)
+    for options in ({}, {"sample_weight": rng.random(n)}, {"weight": np.zeros(columns)}):
         expected = fl.cross_entropy.grad(x, y, ignore_index=-1, **options)
         monkeypatch.setattr(blocks, "STREAMED", 0)
         for start in (0, 2, 5):
-            memory = np.full(2 * n + 60, 7, dtype)
+            memory = np.full(columns * n + 60, 7, dtype)
             first = start + -memory.ctypes.data % 64 // memory.itemsize
-            out = memory[first : first + 2 * n].reshape(n, 2)
+            out = memory[first : first + columns * n].reshape(n, columns)
             assert np.array_equal(fl.cross_entropy.grad(x, y, ignore_index=-1, out=out, **options), expected)
             assert (memory[:first] == 7).all()
-            assert (memory[first + 2 * n :] == 7).all()
+            assert (memory[first + columns * n :] == 7).all()
         monkeypatch.undo()
 
 
@@ -268,7 +269,7 @@ def test_any_number_of_rows(n: int, dtype: type, rng: Rng) -> None:
         assert (memory[(32 + n) * columns :] == 7).all()
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 8, 9, 15, 16, 17, 33, 128])
+@pytest.mark.parametrize("length", [*range(1, 18), 33, 128])
 def test_transposing(length: int, dtype: type, rng: Rng) -> None:
     count, line = 64, 64 // np.dtype(dtype).itemsize
     x = rng.random(count * length + line).astype(dtype)
@@ -279,6 +280,14 @@ def test_transposing(length: int, dtype: type, rng: Rng) -> None:
     rows = x[: count * length].reshape(count, length)
     assert np.array_equal(columns[:length], rows.T)
     assert np.array_equal(back[: count * length].reshape(count, length), rows)
+    if 3 <= length <= line:
+        memory = np.full(count * length + 3 * line, 7, dtype)
+        first = line + -memory.ctypes.data % 64 // memory.itemsize
+        past = memory[first : first + count * length]
+        _to_rows_past(columns.ctypes.data, length, count, past.ctypes.data, dtype(0))
+        assert np.array_equal(past.reshape(count, length), rows)
+        assert (memory[:first] == 7).all()
+        assert (memory[first + count * length :] == 7).all()
 
 
 @numba.njit
@@ -289,6 +298,11 @@ def _to_columns(rows: int, length: int, count: int, columns: int, like: Any) -> 
 @numba.njit
 def _to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> None:
     transpose.to_rows(columns, length, count, rows, like)
+
+
+@numba.njit
+def _to_rows_past(columns: int, length: int, count: int, rows: int, like: Any) -> None:
+    transpose.to_rows_past(columns, length, count, rows, like)
 
 
 def test_log1p(rng: Rng) -> None:

@@ -377,6 +377,10 @@ def deliver(
     """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows."""
     outlined()
     if n == columns <= SHORT and lies_flat(g, columns):
+        line = 64 // itemsize(like)
+        if streamed and g[DIRECT] and out & 63 == 0 and count == size and 2 < n <= line:
+            transpose.to_rows_past(tile, columns, size, out, like)
+            return
         flat = flat_of(work, size)
         transpose.to_rows(tile, columns, size, flat, like)
         put(view(flat, count * columns, like), count * columns, out, g, 0, streamed)

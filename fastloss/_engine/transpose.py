@@ -114,6 +114,58 @@ gather_narrow, scatter_narrow = _directions(narrow=True)
 gather_wide, scatter_wide = _directions(narrow=False)
 
 
+def _lines(builder: Any, turned: list[Any], length: int) -> list[Any]:
+    """Rows of so many numbers one after the other, from registers that hold a row each, or every W-th one."""
+    width, count = len(turned), turned[0].type.count
+    places = [(i % width, i // width * width + j) for i in range(count) for j in range(length)]
+    lines = []
+    for k in range(0, len(places), count):
+        line = ir.Constant(turned[0].type, ir.Undefined)
+        for from_ in sorted({register for register, _ in places[k : k + count]}):
+            lanes = [
+                count + lane if register == from_ else e
+                for e, (register, lane) in enumerate(places[k : k + count])
+            ]
+            line = _shuffle(builder, line, turned[from_], lanes)
+        lines.append(line)
+    return lines
+
+
+@instruction
+def scatter_past(tyctx: Any, columns: Any, column_step: Any, length: Any, address: Any, like: Any) -> Any:
+    """As many rows as a cache line has numbers, of 3 numbers to as many, from columns to where the rows lie
+    one after the other from a cache line's address on, past the cache; see `vector.stream`.
+    """
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        at, step, n, to, _ = args
+        size = like.bitwidth // 8
+        line = ir.VectorType(context.get_data_type(like), 64 // size)
+        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+
+        def pointer(base: Any, offset: Any) -> Any:
+            return builder.inttoptr(builder.add(base, offset), line.as_pointer())
+
+        done = builder.append_basic_block()
+        lengths = builder.switch(n, done)
+        for length in range(3, line.count + 1):
+            case = builder.append_basic_block()
+            lengths.add_case(ir.Constant(n.type, length), case)
+            with builder.goto_block(case):
+                registers = [ir.Constant(line, ir.Undefined)] * (NARROW if length <= NARROW else line.count)
+                for j in range(length):
+                    offset = builder.mul(step, ir.Constant(step.type, j))
+                    registers[j] = builder.load(pointer(at, offset), align=size)
+                for k, results in enumerate(_lines(builder, _transposed(builder, registers), length)):
+                    stored = builder.store(results, pointer(to, ir.Constant(to.type, 64 * k)), align=64)
+                    stored.set_metadata("nontemporal", once)
+                builder.branch(done)
+        builder.position_at_end(done)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4, like), codegen
+
+
 @instruction
 def parted(tyctx: Any, pairs: Any, first: Any, second: Any) -> Any:
     """The first and the second numbers of LANES rows of two, which lie one after the other."""
@@ -218,3 +270,14 @@ def to_rows(columns: int, length: int, count: int, rows: int, like: Any) -> None
                     rows + (i * length + j) * b, length * b, columns + (j * count + i) * b, count * b,
                     like,
                 )
+
+
+@leaf
+def to_rows_past(columns: int, length: int, count: int, rows: int, like: Any) -> None:
+    """`to_rows` of 3 numbers to a cache line, to where a cache line begins, past the cache: nothing else is
+    written.
+    """
+    wide()
+    b = itemsize(like)
+    for i in range(0, count, 64 // b):
+        scatter_past(columns + i * b, count * b, length, rows + i * length * b, like)
