@@ -58,7 +58,7 @@ def incay_rows(
                 n = min(blocks.BLOCK, columns - j)
                 part = blocks.block(row, xg, j, n, zero, x_block)
                 o = view(o_block, part.size, zero)
-                leaves.scale(part, rate, o, 0)
+                leaves.scale(part, rate, o)
                 blocks.put(o, n, to, og, j, streamed)
     blocks.settle(streamed)
 

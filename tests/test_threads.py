@@ -86,7 +86,7 @@ def streaming(x: np.ndarray, y: np.ndarray, t: np.ndarray) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("columns", [1, 3, 7, 31, 33, 130, 1000, 1030, 2500])
+@pytest.mark.parametrize("columns", [1, 3, 7, 31, 33, 47, 130, 1000, 1030, 2500])
 def test_lines_that_rows_share_reach_memory_whole(
     columns: int, monkeypatch: pytest.MonkeyPatch, dtype: type, rng: np.random.Generator
 ) -> None:

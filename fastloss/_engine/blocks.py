@@ -38,22 +38,27 @@ from fastloss._engine.vector import (
     first_of,
     from_bits,
     itemsize,
+    join_last,
     lanes,
     lower,
+    lowered,
     numbers_of,
     outlined,
     part,
     peek,
+    placed,
     poke,
     prefetch,
     put_first,
     raise_lanes,
     scaled,
     store,
+    store_last,
     stream,
     top_of,
     view,
     wide,
+    within,
 )
 
 BLOCK = 1024  # elements of a block: two of them and their exponentials stay in L1
@@ -126,6 +131,79 @@ def wait(x: Array, n: int, address: int, waiting: int) -> None:
     if state[HIGH] == 64 and state[LOW] == 0:
         stream(view(waiting + LINE, LANES, x[0]), state[AT], 1)
         state[AT] = 0
+
+
+# What of a line is another row's is joined to it in registers: to be loaded back, numbers that were stored
+# piece by piece would have to reach the cache first, behind all that has been sent past it.
+@inline
+def end_line(v: Array, taken: int, to: int, waiting: int) -> None:
+    """Write the last line of LANES numbers, but for its first `taken`, to `to`, as far on a line; what waits
+    with it.
+    """
+    state, size = view(waiting, 3, _i8), itemsize(v[0])
+    before = LANES - 64 // size
+    if state[AT] == to - taken * size and state[LOW] == 0 and state[HIGH] == taken * size:
+        join_last(waiting + LINE, taken, v)
+        stream(part(v, before), state[AT], 1)
+        state[AT] = 0
+    else:
+        few = lanes(v[0])
+        store(v, few)
+        wait(part(few, before + taken), LANES - before - taken, to, waiting)
+
+
+@inline
+def begin_line(v: Array, n: int, to: int, waiting: int) -> None:
+    """Of the last line of LANES numbers the first n wait for what belongs to a line at `to` beside them."""
+    state = view(waiting, 3, _i8)
+    if state[AT]:
+        release(waiting)
+    store_last(v, waiting + LINE)
+    state[AT], state[LOW], state[HIGH] = to, 0, n * itemsize(v[0])
+
+
+@inline
+def made(v: Array, a: Any, b: Any, c: Any, spot: int, first: int, exact: Any) -> None:
+    """v = (v - a) b - c of numbers from `first` on, but `exact` at `spot`."""
+    lowered(v, a, v)
+    scaled(v, b, v)
+    lowered(v, c, v)
+    if spot >= 0:
+        placed(exact, spot - first, v)
+
+
+@leaf
+def make_past(y: Array, a: Any, b: Any, c: Any, spot: int, exact: Any, to: int, waiting: int) -> None:
+    """(y - a) b - c of LANES numbers or more, but `exact` at `spot` or if that is -1 nowhere, to an address,
+    past the cache.
+    """
+    wide()
+    v, few = lanes(a), lanes(a)
+    size, n, start = itemsize(a), y.size, y.ctypes.data
+    per_line = 64 // size
+    before = LANES - per_line  # lanes before the last line
+    taken = (to & 63) // size
+    first = -taken & (per_line - 1)
+    if taken:
+        low = before + taken
+        within(view(start - low * size, LANES, a), low, LANES, v)
+        made(v, a, b, c, spot, -low, exact)
+        end_line(v, taken, to, waiting)
+    last = first + (n - first) // LANES * LANES
+    for j in range(first, last, LANES):
+        store(part(y, j), v)
+        made(v, a, b, c, spot, j, exact)
+        stream(v, to + j * size, LANES // per_line)
+    lines = (n - last) // per_line
+    if lines:
+        within(part(y, last), 0, lines * per_line, few)
+        made(few, a, b, c, spot, last, exact)
+        stream(few, to + last * size, lines)
+        last += lines * per_line
+    if last < n:
+        within(view(start + (last - before) * size, LANES, a), before, before + n - last, v)
+        made(v, a, b, c, spot, last - before, exact)
+        begin_line(v, n - last, to + last * size, waiting)
 
 
 @inline
@@ -241,22 +319,24 @@ def narrow(results: Array, c: Any, n: int, address: int, streamed: int) -> None:
         scaled(part(results, n - LANES), c, v)
         convert(v, part(lying, n - LANES))
         return
-    first = (-address & 63) // 2
-    last = n - (n - first) % LANES
-    line = lanes(_i2)
-    if first:
-        scaled(part(results, 0), c, v)
+    taken = (address & 63) // 2
+    first = -taken & (LANES - 1)
+    last = first + (n - first) // LANES * LANES
+    line = lanes(_i2)  # LANES halves are a line
+    if taken:
+        within(view(results.ctypes.data - taken * itemsize(c), LANES, c), taken, LANES, v)
+        scaled(v, c, v)
         convert(v, line)
-        wait(line, first, address, streamed)
+        end_line(line, taken, address, streamed)
     for j in range(first, last, LANES):
         scaled(part(results, j), c, v)
         convert(v, line)
         stream(line, address + 2 * j, 1)
-    scaled(part(results, n - LANES), c, v)
-    convert(v, line)
     if last < n:
-        rest = line.ctypes.data + 2 * (last - (n - LANES))
-        wait(view(rest, n - last, _i2), n - last, address + 2 * last, streamed)
+        within(part(results, last), 0, n - last, v)
+        scaled(v, c, v)
+        convert(v, line)
+        begin_line(line, n - last, address + 2 * last, streamed)
 
 
 take_float16: Any = leaf(bound(widen_and_top, "take_float16", convert=widen_float16))
@@ -489,6 +569,10 @@ def put(results: Array, n: int, row: int, g: Array, j: int, streamed: int) -> No
                 put_one(results[k], address + k * step, code, swap)
         return
     lying = view(address, n, results[0])
+    if streamed and n >= LANES:
+        none, one = cast(0.0, results[0]), cast(1.0, results[0])
+        make_past(view(results.ctypes.data, n, one), none, one, none, -1, none, address, streamed)
+        return
     if streamed:
         # The lines that lie wholly within the block go past the cache.
         first = min(n, (-address & 63) // step)

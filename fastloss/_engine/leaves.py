@@ -294,13 +294,11 @@ def emit(v: Array, o: Array, j: int, streamed: int) -> None:
 
 
 @leaf
-def scale(e: Array, c: Any, o: Array, streamed: int) -> None:
+def scale(e: Array, c: Any, o: Array) -> None:
     """o = c e."""
     wide()
     for j in range(0, e.size, LANES):
-        v = lanes(c)
-        scaled(part(e, j), c, v)
-        emit(v, o, j, streamed)
+        scaled(part(e, j), c, part(o, j))
 
 
 @leaf

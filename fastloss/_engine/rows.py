@@ -42,6 +42,7 @@ from fastloss._engine.blocks import (
     in_vectors,
     load_halves,
     load_padded,
+    make_past,
     pad,
     padded,
     put,
@@ -265,23 +266,23 @@ def scaled(
     if vectors_of_halves(to, g, n) and not 0 <= at < n:
         put_halves(exps, factor, n, to, g, streamed)
         return
+    if streamed and g[DIRECT] and n >= LANES:
+        none = cast(0.0, inv)
+        at = at if 0 <= at < n else -1
+        make_past(view(exps.ctypes.data, n, inv), none, factor, none, at, exact, to, streamed)
+        return
     o = view(buffer(work, O_BLOCK, inv), padded(n), inv)
-    # Made where they belong: whole vectors of them, and streamed ones from the first cache line on.
-    first = min(n, (-to & 63) // itemsize(inv)) if streamed else 0
-    last = first + (n - first) // LANES * LANES
-    if not g[DIRECT] or (streamed and 0 <= at < n):
-        first = last = n
-    for k0, k1 in ((0, first), (last, n)):
-        if k0 < k1:
-            scale(exps[k0 : k0 + padded(k1 - k0)], factor, o, 0)
-            if k0 <= at < k1:
-                o[at - k0] = exact
-            put(o, k1 - k0, out, g, j + k0, streamed)
-    if first < last:
-        there = view(to + first * itemsize(inv), last - first, inv)
-        scale(exps[first:last], factor, there, streamed)
-        if first <= at < last:
-            there[at - first] = exact
+    whole = n // LANES * LANES if g[DIRECT] else 0  # made where they belong
+    if whole:
+        there = view(to, whole, inv)
+        scale(exps[:whole], factor, there)
+        if 0 <= at < whole:
+            there[at] = exact
+    if whole < n:
+        scale(exps[whole : whole + padded(n - whole)], factor, o)
+        if whole <= at < n:
+            o[at - whole] = exact
+        put(o, n - whole, out, g, j + whole, streamed)
 
 
 @leaf
@@ -291,18 +292,17 @@ def shifted(
     """Write columns j to j + n - 1 of log p, where the logits lie in the row as results do."""
     outlined()
     size, to = itemsize(inv), out + j * g[STRIDE]
-    # Made where they belong, as by `scaled`.
-    first = min(n, (-to & 63) // size) if streamed else 0
-    last = first + (n - first) // LANES * LANES
-    for k0, k1 in ((0, first), (last, n)):
-        if k0 < k1:
-            o = view(buffer(work, O_BLOCK, inv), padded(k1 - k0), inv)
-            x = block(row, g, j + k0, k1 - k0, cast(0.0, inv), buffer(work, O_BLOCK, inv))
-            shift(x, m, inv, log_s, o, 0)
-            put(o, k1 - k0, out, g, j + k0, streamed)
-    if first < last:
-        there = view(to + first * size, last - first, inv)
-        shift(view(row + (j + first) * size, last - first, inv), m, inv, log_s, there, streamed)
+    if streamed and n >= LANES:
+        make_past(view(row + j * size, n, inv), m, inv, log_s, -1, log_s, to, streamed)
+        return
+    whole = n // LANES * LANES
+    if whole:
+        shift(view(row + j * size, whole, inv), m, inv, log_s, view(to, whole, inv), 0)
+    if whole < n:
+        o = view(buffer(work, O_BLOCK, inv), padded(n - whole), inv)
+        x = block(row, g, j + whole, n - whole, cast(0.0, inv), buffer(work, O_BLOCK, inv))
+        shift(x, m, inv, log_s, o, 0)
+        put(o, n - whole, out, g, j + whole, streamed)
 
 
 @leaf

@@ -203,7 +203,7 @@ def map_terms(
             n = min(BLOCK, size - f)
             o = place(out, og, oc, f, n, apart, scratch, unit)
             make(formula, x, xg, xc, 0, xg, xc, f, n, mine, o.ctypes.data, TERMS, unit)
-            scale(o, unit, o, 0)
+            scale(o, unit, o)
             if o.ctypes.data == scratch:
                 scatter(o, n, out, og, oc, f, streamed)
     blocks.settle(streamed)

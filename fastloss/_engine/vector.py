@@ -683,13 +683,19 @@ def byteswap(tyctx: Any, i: Any) -> Any:
     return i(i), codegen
 
 
+def _lanes_where(builder: Any, compared: str, k: Any) -> Any:
+    """Which of LANES lanes compare so with k."""
+    index = ir.IntType(32)
+    order = ir.Constant(ir.VectorType(index, LANES), list(range(LANES)))
+    return builder.icmp_signed(compared, order, _splat(builder, builder.trunc(k, index), order.type))
+
+
 def _masked(context: Any, builder: Any, array_type: Any, array: Any, n: Any) -> Any:
     """(type, address, alignment) of LANES numbers of an array as a vector, and which are the first n."""
     element, size = _llvm(context, array_type)
-    vector, index = ir.VectorType(element, LANES), ir.IntType(32)
-    order = ir.Constant(ir.VectorType(index, LANES), list(range(LANES)))
-    first = builder.icmp_unsigned("<", order, _splat(builder, builder.trunc(n, index), order.type))
-    return vector, _pointer(context, builder, array_type, array, vector), index(size), first
+    vector = ir.VectorType(element, LANES)
+    pointer = _pointer(context, builder, array_type, array, vector)
+    return vector, pointer, ir.IntType(32)(size), _lanes_where(builder, "<", n)
 
 
 def _on_masked(builder: Any, name: str, vector: Any, to: Any, args: Any) -> Any:
@@ -712,6 +718,74 @@ def first_of(tyctx: Any, x: Any, n: Any, fill: Any, to: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(x, types.intp, x.dtype, to), codegen
+
+
+@instruction
+def within(tyctx: Any, x: Any, first: Any, last: Any, to: Any) -> Any:
+    """to[k] = x[k] for the lanes first <= k < last, 0 for others; nothing else is read."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        vector, pointer, align, low = _masked(context, builder, x, args[0], args[2])
+        there = builder.and_(low, _lanes_where(builder, ">=", args[1]))
+        none = ir.Constant(vector, None)
+        found = _on_masked(builder, "load", vector, vector, [pointer, align, there, none])
+        stored(context, builder, to, args[3], found)
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, types.intp, to), codegen
+
+
+def _last_line(context: Any, builder: Any, array_type: Any, address: Any) -> tuple[Any, list[int]]:
+    """(an aligned line at an address, the lanes of the last line of LANES numbers)."""
+    element, size = _llvm(context, array_type)
+    line = ir.VectorType(element, 64 // size)
+    return builder.inttoptr(address, line.as_pointer()), list(range(LANES - line.count, LANES))
+
+
+@instruction
+def join_last(tyctx: Any, address: Any, k: Any, v: Any) -> Any:
+    """Of the last cache line of LANES numbers the first k become those of a line at an address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer, last = _last_line(context, builder, v, args[0])
+        line, numbers = builder.load(pointer, align=64), loaded(context, builder, v, args[2])
+        order = [max(lane - last[0], 0) for lane in range(LANES)]
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), LANES), order)
+        before = _lanes_where(builder, "<", builder.add(args[1], ir.Constant(args[1].type, last[0])))
+        both = builder.select(before, builder.shuffle_vector(line, line, mask), numbers)
+        stored(context, builder, v, args[2], both)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, v), codegen
+
+
+@instruction
+def store_last(tyctx: Any, v: Any, address: Any) -> Any:
+    """The last cache line of LANES numbers to an aligned address."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        pointer, last = _last_line(context, builder, v, args[1])
+        numbers = loaded(context, builder, v, args[0])
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(last)), last)
+        builder.store(builder.shuffle_vector(numbers, numbers, mask), pointer, align=64)
+        return context.get_dummy_value()
+
+    return types.void(v, types.intp), codegen
+
+
+@instruction
+def placed(tyctx: Any, value: Any, k: Any, to: Any) -> Any:
+    """to[k] = value, if k is one of LANES lanes, in registers."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        numbers = loaded(context, builder, to, args[2])
+        each = _splat(builder, args[0], numbers.type)
+        stored(
+            context, builder, to, args[2], builder.select(_lanes_where(builder, "==", args[1]), each, numbers)
+        )
+        return context.get_dummy_value()
+
+    return types.void(value, types.intp, to), codegen
 
 
 @instruction
