@@ -158,6 +158,12 @@ def batch_size(row: int, batch: int = BATCH) -> int:
     return LANES * max(1, min(12, batch // (LANES * row)))
 
 
+def group_size(row: int) -> int:
+    """Rows of so many bytes whose losses are summed before those sums are, of any layout: batches hold groups."""
+    many = batch_size(row) // LANES
+    return LANES * min(4, many & -many)
+
+
 # ---- leaves ---------------------------------------------------------------------------------
 @inline
 def largest(at: int, step: int, n: int, top: Array) -> None:
@@ -815,12 +821,20 @@ def make_short(
 
 @leaf
 def sum_across(loss: Array) -> Any:
-    """The sum of a batch's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
+    """The sum of a group's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
     wide()
     total = lanes(loss[0])
     for k in range(0, loss.size, LANES):
         added(total, part(loss, k), total)
     return fold(total)
+
+
+@leaf
+def sums_across(loss: Array, i: int, count: int, group: int, sums: Array) -> None:
+    """The sums of the groups of `count` losses of a batch, from row i on."""
+    outlined()
+    for k in range(0, count, group):
+        sums[(i + k) // group] = sum_across(view(loss.ctypes.data + k * 8, min(group, loss.size - k), 0.0))
 
 
 # ---- the plan of a call ---------------------------------------------------------------------
@@ -849,7 +863,8 @@ class Plan:
         results: bool = False, short: bool = True,
     ) -> None:
         self._type = dtype.char
-        self.one_run, self.short = n == inner, short
+        self.group = group_size(columns * dtype.itemsize) if short else LANES
+        self.groups = -(-n // self.group) if n == inner or inner % self.group == 0 else 0
         size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
         if not short:
             each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
@@ -928,16 +943,16 @@ def plan_of(
 
 
 def summed(losses: Array, row: int) -> float:
-    """What kernels make of the losses of one run of rows, by batches or by LANES rows, from the losses; of
-    rows of so many bytes.
-    """
+    """What kernels make of losses by groups, from the losses; of rows of so many bytes."""
     if losses.size == 1:
         return float(losses[0])
-    size = batch_size(row)
-    if losses.size % size:
-        losses = np.append(losses, np.zeros(-losses.size % size))
-    batches = losses.reshape(-1, size // LANES, LANES)
-    totals = batches[:, 0] if size == LANES else batches.sum(axis=1)
+    group = group_size(row)
+    whole = losses.size // group * group
+    totals = losses[:whole].reshape(-1, group // LANES, LANES).sum(axis=1)
+    if whole < losses.size:
+        rest = np.zeros(group)
+        rest[: losses.size - whole] = losses[whole:]
+        totals = np.concatenate([totals, rest.reshape(1, -1, LANES).sum(axis=1)])
     while totals.shape[1] > 1:
         totals = totals[:, : totals.shape[1] // 2] + totals[:, totals.shape[1] // 2 :]
     return float(totals.sum())

@@ -406,8 +406,7 @@ def cross_entropy_across(
     wanted: int, denominator: float, out: int, og_at: int, streamed: int,
 ) -> None:
     """What `cross_entropy_rows` makes without smoothing, the losses and the gradient, for LANES rows at a
-    time; of short rows with all else. With `sums`, of the losses that of each batch, of longer rows that of
-    each LANES.
+    time; of short rows with all else. With `sums`, of the losses that of each group of so many rows.
     """
     streamed = blocks.past_cache(lanes(np.int64(0)), streamed)
     inv = cast(rate, maxima[0, 0, 0])  # 1/T, in the compute type
@@ -415,7 +414,6 @@ def cross_entropy_across(
     mine = work + w * stride
     scratch, b = across.flat_of(mine, size), itemsize(inv)
     short = across.is_short(parts)
-    together = size if short else LANES
     y, x_t = across.whole(mine, INDEX, size, inv), across.whole(mine, AT_TARGET, size, inv)
     w_t, share = across.whole(mine, WEIGHT, size, 0.0), across.whole(mine, SHARE, size, 0.0)
     loss, exact = across.whole(mine, LOSS, size, 0.0), across.whole(mine, EXACT, size, 0.0)
@@ -478,9 +476,7 @@ def cross_entropy_across(
                     rate_q = rate_of(own[q - k], top, r[q], 0.0, mass, target, w_t[q], 0.0, columns)
                     rates[i + q] = 0.0 if y[q] < 0 else rate_q
         if sums:
-            for k in range(0, count, together):
-                each = view(mine + (LOSS * size + k) * 8, together, 0.0)
-                losses[(i + k) // together] = across.sum_across(each)
+            across.sums_across(loss, i, count, sums, losses)
         else:
             for k in range(count):
                 losses[i + k] = loss[k]
@@ -615,13 +611,12 @@ class CrossEntropy(Targets, Curved):
                 xl, made, inv, dtype, short=not plain or wanted == RATE
             )
             if plan is not None:
-                sums = plan.one_run and self.reduction != "none" and self.sample_weight is None
-                groups = plan.batches if plan.short else -(-xl.rows // LANES)
-                losses = np.empty(groups if sums else xl.rows)
+                sums = plan.groups and self.reduction != "none" and self.sample_weight is None
+                losses = np.empty(plan.groups if sums else xl.rows)
                 self.rates = np.empty(xl.rows if wanted == RATE else 0)
                 y = arrays.address(self.checked), arrays.rows_of(self.checked, (0,), dtype).geometry
                 weights = none if weight is None else weight
-                ends = losses, int(sums), self.rates, wanted, divisor, to, lies.geometry, streamed
+                ends = losses, plan.group if sums else 0, self.rates, wanted, divisor, to, lies.geometry, streamed
                 if both:
                     plan.run(two.cross_entropy_two, x_at, xl.geometry, *y, weights, each, *ends)
                 else:

@@ -127,7 +127,7 @@ def cross_entropy_two(
     streamed: int,
 ) -> None:
     """The losses, and by `wanted` the gradient or the losses' derivatives by 1/T, of rows of two. With
-    `sums`, of the losses that of each batch.
+    `sums`, of the losses that of each group of so many rows.
 
     Each row's gradient has its sample weight, and is over the denominator, or exactly 0 if that is.
     """
@@ -162,7 +162,7 @@ def cross_entropy_two(
             at, step, 2 * size * columns, y, w_t, by, loss, slope, half, e, inv, o, o_step, past
         )
         if sums:
-            losses[task] = across.sum_across(loss)
+            across.sums_across(loss, i, count, sums, losses)
         else:
             for k in range(count):
                 losses[i + k] = loss[k]
