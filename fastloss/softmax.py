@@ -325,7 +325,7 @@ class _Rows:
                         multiply_across, apart, at, xl.geometry, lies, tl.geometry, holds, mode, a, g,
                         self.temperature, each, arrays.address(target), to.geometry, streamed,
                     )
-            elif plan := across.plan_of(xl, to, self.inv, self.compute, beside=across.BESIDE):
+            elif plan := across.plan_of(xl, to, self.inv, self.compute):
                 args = at, arrays.address(target), xl.geometry, each, mode, to.geometry, streamed
                 plan.run(map_across, *args)
                 plan.finish(at, xl.geometry, mode, arrays.address(target), to.geometry, streamed)

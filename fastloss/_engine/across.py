@@ -76,18 +76,17 @@ from fastloss._engine.vector import (
 # the other (of float64 half as many; a batch is then up to three times what L1 holds); and of others, and
 # where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
-# And of many that lie side by side, as their softmax does: that of more comes in too short pieces.
-BESIDE = 24
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
-# their own and that of the exponentials.
-BATCH, BATCH_OF_MORE = 7680, 4096
+# their own and that of the exponentials; and where they lie side by side, so that columns come in long pieces
+# (it has 128 to 512 rows then).
+BATCH, BATCH_OF_MORE, BATCH_BESIDE = 7680, 4096, 98304
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
 # Columns between a loop and its prefetch, of what has been read before (L2 does not hold columns that lie far
-# apart), and of what comes from memory.
-AHEAD, FAR_AHEAD = 16, 32
+# apart), and of what comes from memory; and rows, of columns that are read where they lie.
+AHEAD, FAR_AHEAD, NEAR = 16, 32, 192
 
 # What is kept of each row from its walk on, in float64: m, r, the factor of its results, and a column whose
 # result is another, given here (NONE: there is none; IGNORED: all results are 0).
@@ -156,6 +155,11 @@ def tile_bytes(columns: int, size: int, like: Any) -> int:
 def batch_size(row: int, batch: int = BATCH) -> int:
     """Rows of so many bytes that make a batch."""
     return LANES * max(1, min(12, batch // (LANES * row)))
+
+
+def batch_size_beside(row: int) -> int:
+    """Rows of so many bytes, which lie side by side, that make a batch: whole groups."""
+    return 4 * LANES * max(1, min(4, BATCH_BESIDE // (4 * LANES * row)))
 
 
 def group_size(row: int) -> int:
@@ -491,10 +495,10 @@ def begin_short(at: int, step: int, columns: int, m: Array, origin: Array, peak:
 @leaf
 def walk_few(
     at: int, step: int, columns: int, size: int, m: Array, r: Array, origin: Array, peak: Array, ties: Array,
-    e: int, following: int, inv: Any,
+    e: int, following: int, apart: int, inv: Any,
 ) -> None:
-    """`walk_short` of rows of FEW numbers at most, in a tile. It goes over the batch three times: where a few
-    rows are made from end to end, a processor does not see beyond what they wait for.
+    """`walk_short` of rows of FEW numbers at most. It goes over the batch three times: where a few rows are
+    made from end to end, a processor does not see beyond what they wait for.
     """
     wide()
     b, unit = itemsize(inv), inv == cast(1.0, inv)
@@ -503,7 +507,7 @@ def walk_few(
     for j in range(columns):
         for i in range(0, size, LANES):
             q, v, from_ = view(at + j * step + i * b, LANES, inv), lanes(inv), part(origin, i)
-            prefetch(view(following + (j * size + i) * b, LANES, inv), 0)
+            prefetch(view(following + j * apart + i * b, LANES, inv), 0)
             for k in range(LANES):
                 d = q[k] - from_[k]
                 v[k] = exp_nonpositive(d if unit else d * inv)
@@ -518,7 +522,7 @@ def walk_few(
 @leaf
 def walk_more(
     at: int, step: int, columns: int, size: int, m: Array, r: Array, sums: int, e: int, following: int,
-    inv: Any,
+    apart: int, inv: Any,
 ) -> None:
     """`walk_short` of other rows: what `step_across` does, of rows that have seen nothing, in one loop."""
     wide()
@@ -529,7 +533,7 @@ def walk_more(
         begin_short(at + i * b, step, columns, part(m, i), origin, peak, ties)
         for j in range(columns):
             q, v, w = view(at + j * step + i * b, LANES, inv), lanes(inv), lanes(inv)
-            prefetch(view(following + (i * columns + j * LANES) * b, LANES, inv), 0)
+            prefetch(view(following + j * apart + i * b, LANES, inv), 0)
             for k in range(LANES):
                 v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
                 tied = q[k] == peak[k]
@@ -548,22 +552,22 @@ def walk_more(
 
 @leaf
 def walk_short(
-    at: int, step: int, columns: int, size: int, work: int, tile: int, e: int, following: int, inv: Any
+    at: int, step: int, columns: int, size: int, work: int, e: int, following: int, apart: int, inv: Any
 ) -> None:
     """M and R of every row of a batch of short rows, and its exponentials. Meanwhile as many numbers are
-    asked for at `following`, where rows are longer than two.
+    asked for from `following` on, in columns so many bytes apart, where rows are longer than two.
     """
     outlined()
     m, r = whole(work, M, size, inv), whole(work, R, size, 0.0)
     if columns == 2:
         walk_two(at, step, size, m, r, e, inv)
-    elif columns <= FEW and at == tile:
+    elif columns <= FEW:
         walk_few(
             at, step, columns, size, m, r, whole(work, ORIGIN, size, inv), whole(work, PEAK, size, inv),
-            whole(work, TIES, size, inv), e, following, inv,
+            whole(work, TIES, size, inv), e, following, apart, inv,
         )
     else:
-        walk_more(at, step, columns, size, m, r, sums_of(work, size), e, following, inv)
+        walk_more(at, step, columns, size, m, r, sums_of(work, size), e, following, apart, inv)
 
 
 @leaf
@@ -770,8 +774,13 @@ def walk(
         row, g, columns, 0, columns, count, size, rest, 2 * much if columns == 2 else 0, tile, work, inv
     )
     # Else it is asked for where it is fetched; what is here already costs nothing to ask for.
-    following = row + much * itemsize(inv) if g[DIRECT] and lies_flat(g, columns) else at
-    walk_short(at, step, columns, size, work, tile, e, following, inv)
+    b = itemsize(inv)
+    following, apart = at, size * b
+    if at != tile:
+        following, apart = at + NEAR * b, step
+    elif g[DIRECT] and lies_flat(g, columns):
+        following = row + much * b
+    walk_short(at, step, columns, size, work, e, following, apart, inv)
     return at, step
 
 
@@ -860,12 +869,14 @@ class Plan:
 
     def __init__(
         self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0,
-        results: bool = False, short: bool = True,
+        results: bool = False, short: bool = True, beside: bool = False,
     ) -> None:
         self._type = dtype.char
         self.group = group_size(columns * dtype.itemsize) if short else LANES
         self.groups = -(-n // self.group) if n == inner or inner % self.group == 0 else 0
         size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
+        if short and beside and not products:
+            size = batch_size_beside(columns * dtype.itemsize)
         if not short:
             each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
             size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES, each * LANES)
@@ -919,12 +930,11 @@ class Plan:
 
 
 def plan_of(
-    x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any], *, short: bool = False,
-    beside: int = SHORTER,
+    x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any], *, short: bool = False
 ) -> Plan | None:
     """A plan where rows are short (if `short`, there alone), or lie nearer to each other than their own
     elements do; or are many, of a block at most, or of a single column, and only a number each is wanted, not
-    `out`. Rows that lie side by side, as their results do, are short up to `beside` columns.
+    `out`.
     """
     inner = x.run if out is None else min(x.run, out.run)
     most = SHORTER
@@ -932,14 +942,14 @@ def plan_of(
     filled = inner % LANES == 0 or inner >= 8 * LANES  # a run's last batch costs what a whole one does
     if many and filled and x.flat and (out is None or out.flat or out.beside):
         most = SHORT * 4 // dtype.itemsize
-    elif many and x.beside and out is not None and out.beside:
-        most = beside
     are_short = 1 < x.columns <= most
     summed = many and out is None and x.direct and x.columns <= BLOCK
     longer = summed or (x.beside and x.columns <= LONGEST)
     if inner < LANES or not (are_short or (longer and not short)):
         return None
-    return Plan(x.rows, x.columns, inner, rate, dtype, results=out is not None, short=are_short)
+    return Plan(
+        x.rows, x.columns, inner, rate, dtype, results=out is not None, short=are_short, beside=x.beside
+    )
 
 
 def summed(losses: Array, row: int) -> float:

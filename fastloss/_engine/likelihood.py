@@ -438,7 +438,7 @@ def cross_entropy_across(
                 x_t[k] = held[i + k]
             replaced_across(at, step, columns, count, size, y, x_t, tile, link, inv)
             at, step = tile, size * b
-            across.walk_short(at, step, columns, size, mine, tile, e, tile, inv)
+            across.walk_short(at, step, columns, size, mine, e, tile, step, inv)
         else:
             at, step = across.walk(
                 row, xg, columns, count, size, short, rest, mine, inv, maxima[0 if kept.size else w],

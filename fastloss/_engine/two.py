@@ -184,7 +184,7 @@ def cross_entropy_two(
 def plan_of(x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]) -> across.Plan:
     """Batches of rows, however few rows lie together; no other thread is using it."""
     inner = x.run if out is None else min(x.run, out.run)
-    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype)
+    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype, beside=x.beside)
     if not launch.is_small(x.rows * x.columns, x.rows):
         return make()
     return rows.kept_plan(("two", x.rows, inner, rate, dtype.char), make)

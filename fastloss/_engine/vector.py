@@ -286,9 +286,8 @@ def _for_least(builder: Any, count: Any, sizes: tuple[int, ...], emit: Callable[
             _for_least(builder, count, tuple(rest), emit)
 
 
-def _row(builder: Any, at: Any, step: Any, j: int, vector: Any, size: int) -> Any:
-    place = builder.add(at, builder.mul(step, ir.Constant(step.type, j)))
-    return builder.load(builder.inttoptr(place, vector.as_pointer()), align=size)
+def _row(builder: Any, at: Any, vector: Any, size: int) -> Any:
+    return builder.load(builder.inttoptr(at, vector.as_pointer()), align=size)
 
 
 @instruction
@@ -300,10 +299,10 @@ def fold_rows(tyctx: Any, at: Any, n: Any, like: Any, to: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = like.bitwidth // 8
         vector = ir.VectorType(context.get_data_type(like), LANES)
-        step = ir.Constant(args[0].type, LANES * size)
 
         def emit(count: int) -> None:
-            rows = [_row(builder, args[0], step, j, vector, size) for j in range(count)]
+            steps = [ir.Constant(args[0].type, j * LANES * size) for j in range(count)]
+            rows = [_row(builder, builder.add(args[0], step), vector, size) for step in steps]
             stored(context, builder, to, args[3], _halved(builder, rows))
 
         _for_least(builder, args[1], (4, 8, 12, 16, LANES), emit)
@@ -320,18 +319,21 @@ def sum_below(
     tyctx: Any, x: Any, x_step: Any, e: Any, e_step: Any, columns: Any, peak: Any, r: Any
 ) -> Any:
     """r[k] += the sum of row k of e without those where x is at the peak, and then these, for LANES rows of
-    FEW columns at most. Behind them columns fill up fours, of zeros in e, of anything in x.
+    FEW columns at most. Behind them columns fill up fours, of zeros, in e.
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = _llvm(context, peak)[1]
         top, before = loaded(context, builder, peak, args[5]), loaded(context, builder, r, args[6])
+        last = builder.sub(args[4], ir.Constant(args[4].type, 1))
 
         def emit(count: int) -> None:
             below, ties = [], before
             for j in range(count):
-                number = _row(builder, args[0], args[1], j, top.type, size)
-                each = _row(builder, args[2], args[3], j, top.type, size)
+                here = ir.Constant(args[4].type, j)
+                there = builder.select(builder.icmp_signed("<", here, args[4]), here, last)
+                number = _row(builder, builder.add(args[0], builder.mul(args[1], there)), top.type, size)
+                each = _row(builder, builder.add(args[2], builder.mul(args[3], here)), top.type, size)
                 tied = builder.fcmp_ordered("==", number, top)
                 below.append(builder.select(tied, ir.Constant(top.type, None), each))
                 ties = builder.select(tied, builder.fadd(ties, each), ties)
