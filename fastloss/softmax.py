@@ -176,6 +176,7 @@ def map_across(
     each = across.whole(mine, own, size, 0.0)  # b of SCALE
     for k in range(size):
         each[k] = 1.0
+    across.begin_lines(mine, size, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
@@ -211,7 +212,7 @@ def map_across(
                 row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, mode, each,
                 to, og, streamed,
             )
-    blocks.settle(streamed)
+    across.end_lines(mine, size, columns, streamed)
 
 
 @kernel
@@ -228,6 +229,7 @@ def multiply_across(
     mine = work + w * stride
     tile, t_tile = across.tile_of(mine, columns, size, inv)
     means_of = across.whole(mine, products.MEANS, size, 0.0)
+    across.begin_lines(mine, size, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest, apart, tile, mine, inv)
@@ -240,7 +242,7 @@ def multiply_across(
                 means[i + k] = cast(means_of[k], inv)
         else:
             products.deliver(results, i, columns, count, size, apart, mine, out, og, streamed, inv)
-    blocks.settle(streamed)
+    across.end_lines(mine, size, columns, streamed)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------

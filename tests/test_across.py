@@ -13,7 +13,7 @@ import pytest
 
 import fastloss as fl
 from fastloss import reference
-from fastloss._engine import across, again, blocks, classes, elementary, transpose
+from fastloss._engine import across, again, blocks, classes, elementary, launch, threads, transpose
 
 Rng = np.random.Generator
 # Columns about the ends of registers, of what is transposed, of blocks and of segments.
@@ -146,6 +146,40 @@ def test_channels_of_an_image(columns: int, dtype: type, rng: Rng) -> None:
     there, expected = fl.cross_entropy.value_and_grad(last, y)
     assert loss == there
     assert np.array_equal(grad, np.moveaxis(expected, -1, 1))
+
+
+@pytest.mark.parametrize(("columns", "inner"), [(3, 700), (21, 640), (50, 16384), (130, 300), (390, 200)])
+def test_images_past_the_cache(
+    columns: int, inner: int, dtype: type, rng: Rng, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs of rows side by side, whole groups or not, of columns that collide in a cache or not, by a worker
+    and by three: the bits of rows one after the other, and nothing beside them.
+    """
+    monkeypatch.setattr(launch, "WORTHWHILE", 2)
+    x = rng.normal(0, 3, (2, columns, inner)).astype(dtype)
+    y, last = rng.integers(-1, columns, (2, inner)), np.ascontiguousarray(np.moveaxis(x, 1, -1))
+    if columns == 390:
+        x[0, 5, 3], last[0, 3, 5] = np.inf, np.inf
+    for call in (
+        lambda x, axis, out=None: fl.softmax(x, axis=axis, out=out),
+        lambda x, axis, out=None: fl.log_softmax(x, axis=axis, out=out),
+        lambda x, axis, out=None: fl.cross_entropy.grad(x, y, axis=axis, ignore_index=-1, out=out),
+    ):
+        monkeypatch.setattr(blocks, "STREAMED", 1 << 60)
+        expected = np.moveaxis(call(last, -1), -1, 1)
+        monkeypatch.setattr(blocks, "STREAMED", 0)
+        for count, start in ((1, 0), (3, 5)):
+            monkeypatch.setattr(threads, "count", lambda n=count: n)
+            memory = np.full(x.size + 80, 7, dtype)
+            first = start + -memory.ctypes.data % 64 // memory.itemsize
+            out = memory[first : first + x.size].reshape(x.shape)
+            assert np.array_equal(call(x, 1, out), expected, equal_nan=True)
+            assert (memory[:first] == 7).all()
+            assert (memory[first + x.size :] == 7).all()
+    for reduction in ("mean", "none"):
+        loss = fl.cross_entropy(x, y, axis=1, ignore_index=-1, reduction=reduction)
+        there = fl.cross_entropy(last, y, ignore_index=-1, reduction=reduction)
+        assert np.array_equal(loss, there, equal_nan=True)
 
 
 @pytest.mark.parametrize("n", [32, 100, 600])

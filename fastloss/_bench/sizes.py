@@ -82,6 +82,7 @@ WORKLOADS = {
         Workload("binary", 5_000_000, 2),
         Workload("one_row", 1, 4_000_000),
         Workload("tall", 512, 128256, axis=0),
+        Workload("pixels", 1 << 21, 21, axis=0),
         Workload("tiny", 1, 10),
     )
 }

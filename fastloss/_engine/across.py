@@ -35,6 +35,7 @@ from fastloss._engine.blocks import (
     padded,
     put,
     ragged,
+    release,
     segments,
 )
 from fastloss._engine.elementary import exp_nonpositive, log1p, two_sum
@@ -73,8 +74,8 @@ from fastloss._engine.vector import (
 )
 
 # Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie one after
-# the other (of float64 half as many; a batch is then up to three times what L1 holds); and of others, and
-# where M and R alone are wanted of rows that are read where they lie.
+# the other, or side by side (of float64 half as many; a batch is then up to three times what L1 holds); and
+# of others, and where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials; and where they lie side by side, so that columns come in long pieces
@@ -84,6 +85,9 @@ BATCH, BATCH_OF_MORE, BATCH_BESIDE = 7680, 4096, 98304
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
+# Columns up to which columns that an L2 cache has room for in one place alone are walked where they lie.
+COLLIDING, PLACES = 48, 1 << 16
+WAITS = 128  # bytes for a column's line that waits
 # Columns between a loop and its prefetch, of what has been read before (L2 does not hold columns that lie far
 # apart), and of what comes from memory; and rows, of columns that are read where they lie.
 AHEAD, FAR_AHEAD, NEAR = 16, 32, 192
@@ -129,9 +133,15 @@ def geometry_of(work: int, size: int) -> int:
 
 
 @inline
+def waiting_of(work: int, size: int, j: int) -> int:
+    """What waits of column j of short rows that lie side by side: see `blocks.wait`."""
+    return geometry_of(work, size) + 64 + j * WAITS
+
+
+@inline
 def flat_of(work: int, size: int) -> int:
     """Rows of a batch, one after the other, or blocks for what makes a single row again."""
-    return geometry_of(work, size) + 64
+    return waiting_of(work, size, SHORT)
 
 
 def tile_length(columns: int, size: int) -> int:
@@ -163,7 +173,9 @@ def batch_size_beside(row: int) -> int:
 
 
 def group_size(row: int) -> int:
-    """Rows of so many bytes whose losses are summed before those sums are, of any layout: batches hold groups."""
+    """Rows of so many bytes whose losses are summed before those sums are, wherever they lie: batches of
+    short rows hold whole groups.
+    """
     many = batch_size(row) // LANES
     return LANES * min(4, many & -many)
 
@@ -360,12 +372,14 @@ def fetch(
 ) -> Any:
     """(address, bytes from column to column) of columns j0 to j0 + n - 1 of `count` rows from `at` on, in
     the compute type; `rest` rows follow them. Of a whole batch of short rows that lie one after the other as
-    they are, what lies `ahead` numbers further on is asked for, if that is not 0.
+    they are, what lies `ahead` numbers further on is asked for, if that is not 0. Columns that collide in a
+    cache are copied, each read once.
     """
     outlined()
-    if lies_across(g, count, size, like):
+    b, there = itemsize(like), lies_across(g, count, size, like)
+    collide = COLLIDING < n == columns <= SHORT and g[STRIDE] % PLACES == 0
+    if there and not collide:
         return at + j0 * g[STRIDE], g[STRIDE]
-    b = itemsize(like)
     if n == columns <= SHORT and lies_flat(g, columns):
         flat = at
         if not g[DIRECT] or count != size or rest * columns * b < 64:
@@ -375,6 +389,8 @@ def fetch(
     else:
         own = column_geometry(g, geometry_of(work, size), like)
         for j in range(n):
+            for k in range(0, count if there else 0, LANES):
+                prefetch(view(at + (j0 + j + 3) * g[STRIDE] + k * b, LANES, like), 0)
             load(at + (j0 + j) * g[STRIDE], own, count, view(tile + j * size * b, count, like))
     return tile, size * b
 
@@ -384,7 +400,9 @@ def deliver(
     tile: int, columns: int, j0: int, n: int, count: int, size: int, work: int, out: int, g: Array,
     streamed: int, like: Any,
 ) -> None:
-    """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows."""
+    """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows; past
+    the cache where `streamed`, of columns that lie so between `begin_lines` and `end_lines`.
+    """
     outlined()
     if n == columns <= SHORT and lies_flat(g, columns):
         line = 64 // itemsize(like)
@@ -396,9 +414,27 @@ def deliver(
         put(view(flat, count * columns, like), count * columns, out, g, 0, streamed)
         return
     own = column_geometry(g, geometry_of(work, size), like)
+    past = streamed and columns <= SHORT and lies_beside(g, like)
     for j in range(n):
-        to = out + (j0 + j) * g[STRIDE]
-        put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, 0)
+        to, waiting = out + (j0 + j) * g[STRIDE], waiting_of(work, size, j0 + j) if past else 0
+        put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, waiting)
+
+
+@leaf
+def begin_lines(work: int, size: int, columns: int, streamed: int) -> None:
+    """Of no column anything waits."""
+    outlined()
+    for j in range(columns if streamed and columns <= SHORT else 0):
+        view(waiting_of(work, size, j), 1, np.int64(0))[0] = 0
+
+
+@leaf
+def end_lines(work: int, size: int, columns: int, streamed: int) -> None:
+    """Everything is written, of rows too, and other threads see it."""
+    outlined()
+    for j in range(columns if streamed and columns <= SHORT else 0):
+        release(waiting_of(work, size, j))
+    blocks.settle(streamed)
 
 
 @inline
@@ -857,7 +893,8 @@ def _scratch(
 ) -> Scratch:
     """Memory for batches of `size` rows, with so many tiles, and `more` bytes."""
     numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
-    return Scratch(workers, (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize + more)
+    fixed = (SLOTS * size + LANES * LANES) * 8 + 64 + SHORT * WAITS
+    return Scratch(workers, fixed + numbers * dtype.itemsize + more)
 
 
 class Plan:
@@ -940,7 +977,8 @@ def plan_of(
     most = SHORTER
     many = not launch.is_small(x.rows * x.columns, x.rows)
     filled = inner % LANES == 0 or inner >= 8 * LANES  # a run's last batch costs what a whole one does
-    if many and filled and x.flat and (out is None or out.flat or out.beside):
+    alike = out is None or out.beside or (x.flat and out.flat)
+    if many and filled and alike and (x.flat or x.beside):
         most = SHORT * 4 // dtype.itemsize
     are_short = 1 < x.columns <= most
     summed = many and out is None and x.direct and x.columns <= BLOCK

@@ -156,6 +156,7 @@ def few_classes(
     e = t + columns * COLUMN
     scratch = across.flat_of(mine, size)
     per_t = 1.0 / temperature if b == 4 else np.float64(inv)
+    across.begin_lines(mine, size, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest_of_run = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest_of_run, apart, tile, mine, inv)
@@ -255,7 +256,7 @@ def few_classes(
         products.deliver(o, i, columns, count, size, apart, mine, out, og, streamed, inv)
         if wanted in (GRAD_HESS, HESS_GRAD):
             products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, inv)
-    blocks.settle(streamed)
+    across.end_lines(mine, size, columns, streamed)
 
 
 def run(

@@ -424,6 +424,7 @@ def cross_entropy_across(
     for k in range(size):
         w_t[k] = share[k] = 1.0
         over[k] = 1.0 / denominator if denominator != 0.0 else 0.0
+    across.begin_lines(mine, size, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
@@ -505,7 +506,7 @@ def cross_entropy_across(
                 blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og, streamed)
             else:
                 blocks.put_over(cast(exact[k], inv), there, og, int(y[k]), scratch, streamed)
-    blocks.settle(streamed)
+    across.end_lines(mine, size, columns, streamed)
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------
@@ -616,7 +617,10 @@ class CrossEntropy(Targets, Curved):
                 self.rates = np.empty(xl.rows if wanted == RATE else 0)
                 y = arrays.address(self.checked), arrays.rows_of(self.checked, (0,), dtype).geometry
                 weights = none if weight is None else weight
-                ends = losses, plan.group if sums else 0, self.rates, wanted, divisor, to, lies.geometry, streamed
+                ends = (
+                    losses, plan.group if sums else 0, self.rates, wanted, divisor, to, lies.geometry,
+                    streamed,
+                )
                 if both:
                     plan.run(two.cross_entropy_two, x_at, xl.geometry, *y, weights, each, *ends)
                 else:

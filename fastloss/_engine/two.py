@@ -142,6 +142,7 @@ def cross_entropy_two(
     slope = view(mine + SLOPE * size * 8, size if wanted == RATE else 0, 0.0)
     for k in range(size):
         w_t[k], by[k] = 1.0, cast(np.float64(inv) * (1.0 / denominator), inv)
+    across.begin_lines(mine, size, columns, streamed)
     together, beside = across.lies_flat(xg, columns), across.lies_flat(og, columns)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
@@ -178,7 +179,7 @@ def cross_entropy_two(
             blocks.put(view(flat, count * columns, inv), count * columns, to, og, 0, streamed)
         else:
             across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
-    blocks.settle(streamed)
+    across.end_lines(mine, size, columns, streamed)
 
 
 def plan_of(x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]) -> across.Plan:
