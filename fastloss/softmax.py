@@ -176,7 +176,7 @@ def map_across(
     each = across.whole(mine, own, size, 0.0)  # b of SCALE
     for k in range(size):
         each[k] = 1.0
-    across.begin_lines(mine, size, columns, streamed)
+    lines = across.begin_lines(mine + stride, columns if short else 0, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
@@ -206,13 +206,13 @@ def map_across(
             across.keep(mine, size, i, count, each, kept, inv)
         elif short:
             tile = across.make_short(at, step, columns, size, mine, inv, mode, own)
-            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, lines, inv)
         else:
             across.finish_long(
                 row, xg, columns, 0, columns, count, size, rest, mine, at, inv, maxima[w], 0, mode, each,
                 to, og, streamed,
             )
-    across.end_lines(mine, size, columns, streamed)
+    across.end_lines(lines, columns if short else 0, streamed)
 
 
 @kernel
@@ -229,7 +229,7 @@ def multiply_across(
     mine = work + w * stride
     tile, t_tile = across.tile_of(mine, columns, size, inv)
     means_of = across.whole(mine, products.MEANS, size, 0.0)
-    across.begin_lines(mine, size, columns, streamed)
+    lines = across.begin_lines(mine + stride, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest, apart, tile, mine, inv)
@@ -241,8 +241,8 @@ def multiply_across(
             for k in range(count):
                 means[i + k] = cast(means_of[k], inv)
         else:
-            products.deliver(results, i, columns, count, size, apart, mine, out, og, streamed, inv)
-    across.end_lines(mine, size, columns, streamed)
+            products.deliver(results, i, columns, count, size, apart, mine, out, og, streamed, lines, inv)
+    across.end_lines(lines, columns, streamed)
 
 
 # ---- rows bound to a kernel -----------------------------------------------------------------

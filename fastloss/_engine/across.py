@@ -78,16 +78,16 @@ from fastloss._engine.vector import (
 # of others, and where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
-# their own and that of the exponentials; and where they lie side by side, so that columns come in long pieces
-# (it has 128 to 512 rows then).
-BATCH, BATCH_OF_MORE, BATCH_BESIDE = 7680, 4096, 98304
+# their own and that of the exponentials; and where so many elements and more lie side by side, which L2 does
+# not hold: columns come in long pieces then, of 128 to 512 rows.
+BATCH, BATCH_OF_MORE, BATCH_BESIDE, FAR = 7680, 4096, 98304, 1 << 19
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
 # Columns up to which columns that an L2 cache has room for in one place alone are walked where they lie.
 COLLIDING, PLACES = 48, 1 << 16
-WAITS = 128  # bytes for a column's line that waits
+WAITS = 128  # bytes of what waits of a column: see `blocks.wait`
 # Columns between a loop and its prefetch, of what has been read before (L2 does not hold columns that lie far
 # apart), and of what comes from memory; and rows, of columns that are read where they lie.
 AHEAD, FAR_AHEAD, NEAR = 16, 32, 192
@@ -133,15 +133,9 @@ def geometry_of(work: int, size: int) -> int:
 
 
 @inline
-def waiting_of(work: int, size: int, j: int) -> int:
-    """What waits of column j of short rows that lie side by side: see `blocks.wait`."""
-    return geometry_of(work, size) + 64 + j * WAITS
-
-
-@inline
 def flat_of(work: int, size: int) -> int:
     """Rows of a batch, one after the other, or blocks for what makes a single row again."""
-    return waiting_of(work, size, SHORT)
+    return geometry_of(work, size) + 64
 
 
 def tile_length(columns: int, size: int) -> int:
@@ -398,10 +392,10 @@ def fetch(
 @leaf
 def deliver(
     tile: int, columns: int, j0: int, n: int, count: int, size: int, work: int, out: int, g: Array,
-    streamed: int, like: Any,
+    streamed: int, lines: int, like: Any,
 ) -> None:
     """A tile of results, its columns `size` numbers apart, to columns j0 to j0 + n - 1 of `count` rows; past
-    the cache where `streamed`, of columns that lie so between `begin_lines` and `end_lines`.
+    the cache where `streamed`, of columns by the `lines` that `begin_lines` has made.
     """
     outlined()
     if n == columns <= SHORT and lies_flat(g, columns):
@@ -414,26 +408,28 @@ def deliver(
         put(view(flat, count * columns, like), count * columns, out, g, 0, streamed)
         return
     own = column_geometry(g, geometry_of(work, size), like)
-    past = streamed and columns <= SHORT and lies_beside(g, like)
+    past = streamed and lies_beside(g, like)
     for j in range(n):
-        to, waiting = out + (j0 + j) * g[STRIDE], waiting_of(work, size, j0 + j) if past else 0
+        to, waiting = out + (j0 + j) * g[STRIDE], lines + j * WAITS if past else 0
         put(view(tile + j * size * itemsize(like), count, like), count, to, own, 0, waiting)
 
 
 @leaf
-def begin_lines(work: int, size: int, columns: int, streamed: int) -> None:
-    """Of no column anything waits."""
+def begin_lines(end: int, columns: int, streamed: int) -> int:
+    """Where lines of so many columns of results may wait, at the end of a worker's scratch; none does yet."""
     outlined()
-    for j in range(columns if streamed and columns <= SHORT else 0):
-        view(waiting_of(work, size, j), 1, np.int64(0))[0] = 0
+    lines = end - columns * WAITS
+    for j in range(columns if streamed else 0):
+        view(lines + j * WAITS, 1, np.int64(0))[0] = 0
+    return lines
 
 
 @leaf
-def end_lines(work: int, size: int, columns: int, streamed: int) -> None:
+def end_lines(lines: int, columns: int, streamed: int) -> None:
     """Everything is written, of rows too, and other threads see it."""
     outlined()
-    for j in range(columns if streamed and columns <= SHORT else 0):
-        release(waiting_of(work, size, j))
+    for j in range(columns if streamed else 0):
+        release(lines + j * WAITS)
     blocks.settle(streamed)
 
 
@@ -711,7 +707,7 @@ def finish_long(
                 )
             exp_scale_across(at, step, n, ahead, origin, inv, factor, to, to_step, line, past)
         if not there:
-            deliver(tile, columns, j, n, count, size, work, out, og, 0, inv)
+            deliver(tile, columns, j, n, count, size, work, out, og, 0, 0, inv)
     if past:
         fence()
 
@@ -893,26 +889,25 @@ def _scratch(
 ) -> Scratch:
     """Memory for batches of `size` rows, with so many tiles, and `more` bytes."""
     numbers = flat_length(columns, size) + tiles * tile_length(columns, size)
-    fixed = (SLOTS * size + LANES * LANES) * 8 + 64 + SHORT * WAITS
-    return Scratch(workers, fixed + numbers * dtype.itemsize + more)
+    return Scratch(workers, (SLOTS * size + LANES * LANES) * 8 + 64 + numbers * dtype.itemsize + more)
 
 
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
     are not short a number for each block and STATE for each segment of their rows. For `products` of short
     rows so many tiles more, and LANES rows of float64. With `results` of rows longer than a block, KEPT
-    numbers a row, and one for each of its blocks.
+    numbers a row, and one for each of its blocks. With `pieces`, batches of long pieces of columns.
     """
 
     def __init__(
         self, n: int, columns: int, inner: int, rate: float, dtype: np.dtype[Any], products: int = 0,
-        results: bool = False, short: bool = True, beside: bool = False,
+        results: bool = False, short: bool = True, pieces: bool = False,
     ) -> None:
         self._type = dtype.char
         self.group = group_size(columns * dtype.itemsize) if short else LANES
         self.groups = -(-n // self.group) if n == inner or inner % self.group == 0 else 0
         size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
-        if short and beside and not products:
+        if short and pieces:
             size = batch_size_beside(columns * dtype.itemsize)
         if not short:
             each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
@@ -922,7 +917,7 @@ class Plan:
         self._size = size * columns
         self._workers = launch.workers(n * columns, self.batches)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
-        more = columns * LANES * 8 * products
+        more = columns * (LANES * 8 * products + WAITS * short)
         self._work = _scratch(self._workers, columns, size, 1 + short + products, dtype, more)
         many = self._workers, blocks_
         kept, maxima = np.empty((0, KEPT)), apart(blocks_ * self._workers, size, dtype).reshape(*many, size)
@@ -966,6 +961,11 @@ class Plan:
             )
 
 
+def in_pieces(x: Layout) -> bool:
+    """Whether columns come in long pieces."""
+    return x.beside and x.rows * x.columns >= FAR
+
+
 def plan_of(
     x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any], *, short: bool = False
 ) -> Plan | None:
@@ -986,7 +986,8 @@ def plan_of(
     if inner < LANES or not (are_short or (longer and not short)):
         return None
     return Plan(
-        x.rows, x.columns, inner, rate, dtype, results=out is not None, short=are_short, beside=x.beside
+        x.rows, x.columns, inner, rate, dtype, results=out is not None, short=are_short,
+        pieces=in_pieces(x),
     )
 
 

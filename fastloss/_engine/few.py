@@ -156,7 +156,7 @@ def few_classes(
     e = t + columns * COLUMN
     scratch = across.flat_of(mine, size)
     per_t = 1.0 / temperature if b == 4 else np.float64(inv)
-    across.begin_lines(mine, size, columns, streamed)
+    lines = across.begin_lines(mine + stride, columns, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest_of_run = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest_of_run, apart, tile, mine, inv)
@@ -253,10 +253,10 @@ def few_classes(
             none_across(zeros, columns, results, size * b, inv)
         if wanted in (0, RATE):
             continue
-        products.deliver(o, i, columns, count, size, apart, mine, out, og, streamed, inv)
+        products.deliver(o, i, columns, count, size, apart, mine, out, og, streamed, lines, inv)
         if wanted in (GRAD_HESS, HESS_GRAD):
-            products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, inv)
-    across.end_lines(mine, size, columns, streamed)
+            products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, lines, inv)
+    across.end_lines(lines, columns, streamed)
 
 
 def run(

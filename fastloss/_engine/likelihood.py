@@ -424,7 +424,7 @@ def cross_entropy_across(
     for k in range(size):
         w_t[k] = share[k] = 1.0
         over[k] = 1.0 / denominator if denominator != 0.0 else 0.0
-    across.begin_lines(mine, size, columns, streamed)
+    lines = across.begin_lines(mine + stride, columns if short else 0, streamed)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
         row = blocks.row_address(x, xg, i)
@@ -489,7 +489,7 @@ def cross_entropy_across(
         if short:
             tile, e = across.tile_of(mine, columns, size, inv)
             gradients_across(e, size * b, columns, factor, y, exact, tile, size * b)
-            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, lines, inv)
             continue
         if kept.size:
             across.keep(mine, size, i, count, pull, kept, inv)
@@ -506,7 +506,7 @@ def cross_entropy_across(
                 blocks.fill(cast(0.0, inv), 0, columns, scratch, there, og, streamed)
             else:
                 blocks.put_over(cast(exact[k], inv), there, og, int(y[k]), scratch, streamed)
-    across.end_lines(mine, size, columns, streamed)
+    across.end_lines(lines, columns if short else 0, streamed)
 
 
 # ---- the loss bound to its arguments --------------------------------------------------------

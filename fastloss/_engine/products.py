@@ -240,13 +240,13 @@ def fetch(
 @leaf
 def deliver(
     tile: int, i: int, columns: int, count: int, size: int, apart: int, work: int, out: int, g: Array,
-    streamed: int, like: Any,
+    streamed: int, lines: int, like: Any,
 ) -> None:
     """`across.deliver`, likewise."""
     outlined()
     if not apart:
         to = blocks.row_address(out, g, i)
-        across.deliver(tile, columns, 0, columns, count, size, work, to, g, streamed, like)
+        across.deliver(tile, columns, 0, columns, count, size, work, to, g, streamed, lines, like)
         return
     flat, b = across.flat_of(work, size), itemsize(like)
     transpose.to_rows(tile, columns, size, flat, like)

@@ -142,7 +142,7 @@ def cross_entropy_two(
     slope = view(mine + SLOPE * size * 8, size if wanted == RATE else 0, 0.0)
     for k in range(size):
         w_t[k], by[k] = 1.0, cast(np.float64(inv) * (1.0 / denominator), inv)
-    across.begin_lines(mine, size, columns, streamed)
+    lines = across.begin_lines(mine + stride, columns, streamed)
     together, beside = across.lies_flat(xg, columns), across.lies_flat(og, columns)
     for task in blocks.share(w, workers, first, last):
         i, count, rest = across.batch(task, inner, size)
@@ -178,14 +178,14 @@ def cross_entropy_two(
         if beside:
             blocks.put(view(flat, count * columns, inv), count * columns, to, og, 0, streamed)
         else:
-            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, inv)
-    across.end_lines(mine, size, columns, streamed)
+            across.deliver(tile, columns, 0, columns, count, size, mine, to, og, streamed, lines, inv)
+    across.end_lines(lines, columns, streamed)
 
 
 def plan_of(x: Layout, out: Layout | None, rate: float, dtype: np.dtype[Any]) -> across.Plan:
     """Batches of rows, however few rows lie together; no other thread is using it."""
     inner = x.run if out is None else min(x.run, out.run)
-    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype, beside=x.beside)
+    make = partial(across.Plan, x.rows, x.columns, inner, rate, dtype)
     if not launch.is_small(x.rows * x.columns, x.rows):
-        return make()
+        return make(pieces=across.in_pieces(x))
     return rows.kept_plan(("two", x.rows, inner, rate, dtype.char), make)
