@@ -73,13 +73,13 @@ from fastloss._engine.vector import (
     wide,
 )
 
-# Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie one after
-# the other, or side by side (of float64 half as many; a batch is then up to three times what L1 holds); and
-# of others, and where M and R alone are wanted of rows that are read where they lie.
+# Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie side by side,
+# or one after the other (of float64 half as many; a batch is then up to three times what L1 holds); and of
+# others, and where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials; and where so many elements and more lie side by side, which L2 does
-# not hold: columns come in long pieces then, of 128 to 512 rows.
+# not hold: columns come in long pieces then, of 512 rows or as many as fill that, and of 128 at least.
 BATCH, BATCH_OF_MORE, BATCH_BESIDE, FAR = 7680, 4096, 98304, 1 << 19
 # Bytes of a column of longer rows: while they are walked, which wants them in cache, and while their results
 # are made; and how many columns of those are one task, or wait in scratch.
@@ -527,7 +527,7 @@ def begin_short(at: int, step: int, columns: int, m: Array, origin: Array, peak:
 @leaf
 def walk_few(
     at: int, step: int, columns: int, size: int, m: Array, r: Array, origin: Array, peak: Array, ties: Array,
-    e: int, following: int, apart: int, inv: Any,
+    e: int, following: int, following_step: int, inv: Any,
 ) -> None:
     """`walk_short` of rows of FEW numbers at most. It goes over the batch three times: where a few rows are
     made from end to end, a processor does not see beyond what they wait for.
@@ -539,7 +539,7 @@ def walk_few(
     for j in range(columns):
         for i in range(0, size, LANES):
             q, v, from_ = view(at + j * step + i * b, LANES, inv), lanes(inv), part(origin, i)
-            prefetch(view(following + j * apart + i * b, LANES, inv), 0)
+            prefetch(view(following + j * following_step + i * b, LANES, inv), 0)
             for k in range(LANES):
                 d = q[k] - from_[k]
                 v[k] = exp_nonpositive(d if unit else d * inv)
@@ -554,7 +554,7 @@ def walk_few(
 @leaf
 def walk_more(
     at: int, step: int, columns: int, size: int, m: Array, r: Array, sums: int, e: int, following: int,
-    apart: int, inv: Any,
+    following_step: int, inv: Any,
 ) -> None:
     """`walk_short` of other rows: what `step_across` does, of rows that have seen nothing, in one loop."""
     wide()
@@ -565,7 +565,7 @@ def walk_more(
         begin_short(at + i * b, step, columns, part(m, i), origin, peak, ties)
         for j in range(columns):
             q, v, w = view(at + j * step + i * b, LANES, inv), lanes(inv), lanes(inv)
-            prefetch(view(following + j * apart + i * b, LANES, inv), 0)
+            prefetch(view(following + j * following_step + i * b, LANES, inv), 0)
             for k in range(LANES):
                 v[k] = exp_nonpositive((q[k] - origin[k]) * inv)
                 tied = q[k] == peak[k]
@@ -584,7 +584,8 @@ def walk_more(
 
 @leaf
 def walk_short(
-    at: int, step: int, columns: int, size: int, work: int, e: int, following: int, apart: int, inv: Any
+    at: int, step: int, columns: int, size: int, work: int, e: int, following: int, following_step: int,
+    inv: Any,
 ) -> None:
     """M and R of every row of a batch of short rows, and its exponentials. Meanwhile as many numbers are
     asked for from `following` on, in columns so many bytes apart, where rows are longer than two.
@@ -596,10 +597,10 @@ def walk_short(
     elif columns <= FEW:
         walk_few(
             at, step, columns, size, m, r, whole(work, ORIGIN, size, inv), whole(work, PEAK, size, inv),
-            whole(work, TIES, size, inv), e, following, apart, inv,
+            whole(work, TIES, size, inv), e, following, following_step, inv,
         )
     else:
-        walk_more(at, step, columns, size, m, r, sums_of(work, size), e, following, apart, inv)
+        walk_more(at, step, columns, size, m, r, sums_of(work, size), e, following, following_step, inv)
 
 
 @leaf
@@ -807,12 +808,12 @@ def walk(
     )
     # Else it is asked for where it is fetched; what is here already costs nothing to ask for.
     b = itemsize(inv)
-    following, apart = at, size * b
+    following, following_step = at, size * b
     if at != tile:
-        following, apart = at + NEAR * b, step
+        following, following_step = at + NEAR * b, step
     elif g[DIRECT] and lies_flat(g, columns):
         following = row + much * b
-    walk_short(at, step, columns, size, work, e, following, apart, inv)
+    walk_short(at, step, columns, size, work, e, following, following_step, inv)
     return at, step
 
 
@@ -904,13 +905,16 @@ class Plan:
         results: bool = False, short: bool = True, pieces: bool = False,
     ) -> None:
         self._type = dtype.char
+        # Rows whose losses kernels sum; no groups where a run ends within one. Rows that are not short are
+        # long enough for groups of LANES.
         self.group = group_size(columns * dtype.itemsize) if short else LANES
         self.groups = -(-n // self.group) if n == inner or inner % self.group == 0 else 0
         size = batch_size(columns * dtype.itemsize, BATCH_OF_MORE if products else BATCH)
         if short and pieces:
-            size = batch_size_beside(columns * dtype.itemsize)
+            each = -(-n // (4 * LANES * threads.count())) * 4 * LANES  # so that there is a batch for everyone
+            size = min(batch_size_beside(columns * dtype.itemsize), each)
         if not short:
-            each = -(-inner // (LANES * threads.count()))  # so that there is a batch for everyone
+            each = -(-inner // (LANES * threads.count()))  # likewise
             size = min(WIDTH // dtype.itemsize, max(1, 2 * LONGEST // columns) * LANES, each * LANES)
         size = min(size, -(-inner // LANES) * LANES)
         self.batches = n // inner * -(-inner // size)
@@ -996,11 +1000,11 @@ def summed(losses: Array, row: int) -> float:
     if losses.size == 1:
         return float(losses[0])
     group = group_size(row)
-    whole = losses.size // group * group
-    totals = losses[:whole].reshape(-1, group // LANES, LANES).sum(axis=1)
-    if whole < losses.size:
+    many = losses.size // group * group
+    totals = losses[:many].reshape(-1, group // LANES, LANES).sum(axis=1)
+    if many < losses.size:
         rest = np.zeros(group)
-        rest[: losses.size - whole] = losses[whole:]
+        rest[: losses.size - many] = losses[many:]
         totals = np.concatenate([totals, rest.reshape(1, -1, LANES).sum(axis=1)])
     while totals.shape[1] > 1:
         totals = totals[:, : totals.shape[1] // 2] + totals[:, totals.shape[1] // 2 :]
