@@ -73,9 +73,9 @@ from fastloss._engine.vector import (
     wide,
 )
 
-# Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie side by side,
-# or one after the other (of float64 half as many; a batch is then up to three times what L1 holds); and of
-# others, and where M and R alone are wanted of rows that are read where they lie.
+# Columns up to which rows are short, batches of them walked whole: of many float32 rows that lie side by
+# side, or one after the other (of float64 half as many; a batch is then up to three times what L1 holds); and
+# of others, and where M and R alone are wanted of rows that are read where they lie.
 SHORT, SHORTER = 384, 128
 # Bytes that a batch of short rows is to have (it has 32 to 384 rows), and where they have more tiles than
 # their own and that of the exponentials; and where so many elements and more lie side by side, which L2 does
