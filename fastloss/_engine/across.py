@@ -157,8 +157,9 @@ def tile_bytes(columns: int, size: int, like: Any) -> int:
 
 
 def batch_size(row: int, batch: int = BATCH) -> int:
-    """Rows of so many bytes that make a batch."""
-    return LANES * max(1, min(12, batch // (LANES * row)))
+    """Rows of so many bytes that make a batch; of many, whole fours of LANES, as groups of rows have."""
+    many = max(1, min(12, batch // (LANES * row)))
+    return LANES * (many if many < 4 else (many + 2) // 4 * 4)
 
 
 def batch_size_beside(row: int) -> int:
@@ -862,21 +863,16 @@ def make_short(
 
 
 @leaf
-def sum_across(loss: Array) -> Any:
-    """The sum of a group's losses: row i belongs to partial sum i mod LANES, and those fold by halves."""
-    wide()
-    total = lanes(loss[0])
-    for k in range(0, loss.size, LANES):
-        added(total, part(loss, k), total)
-    return fold(total)
-
-
-@leaf
 def sums_across(loss: Array, i: int, count: int, group: int, sums: Array) -> None:
-    """The sums of the groups of `count` losses of a batch, from row i on."""
-    outlined()
+    """The sums of the groups of `count` losses of a batch, from row i on: of each, row k belongs to partial
+    sum k mod LANES, and those fold by halves.
+    """
+    wide()
     for k in range(0, count, group):
-        sums[(i + k) // group] = sum_across(view(loss.ctypes.data + k * 8, min(group, loss.size - k), 0.0))
+        total = lanes(loss[0])
+        for q in range(k, min(k + group, loss.size), LANES):
+            added(total, part(loss, q), total)
+        sums[(i + k) // group] = fold(total)
 
 
 # ---- the plan of a call ---------------------------------------------------------------------

@@ -325,15 +325,16 @@ def sum_below(
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         size = _llvm(context, peak)[1]
         top, before = loaded(context, builder, peak, args[5]), loaded(context, builder, r, args[6])
-        last = builder.sub(args[4], ir.Constant(args[4].type, 1))
 
         def emit(count: int) -> None:
             below, ties = [], before
             for j in range(count):
-                here = ir.Constant(args[4].type, j)
-                there = builder.select(builder.icmp_signed("<", here, args[4]), here, last)
-                number = _row(builder, builder.add(args[0], builder.mul(args[1], there)), top.type, size)
-                each = _row(builder, builder.add(args[2], builder.mul(args[3], here)), top.type, size)
+                column = ir.Constant(args[4].type, j)
+                there, here = (builder.mul(step, column) for step in (args[1], args[3]))
+                if j > count - 4:  # of fewer columns it is the first once more, since x may end
+                    there = builder.select(builder.icmp_signed("<", column, args[4]), there, column.type(0))
+                number = _row(builder, builder.add(args[0], there), top.type, size)
+                each = _row(builder, builder.add(args[2], here), top.type, size)
                 tied = builder.fcmp_ordered("==", number, top)
                 below.append(builder.select(tied, ir.Constant(top.type, None), each))
                 ties = builder.select(tied, builder.fadd(ties, each), ties)
