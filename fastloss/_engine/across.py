@@ -917,7 +917,7 @@ class Plan:
         self._size = size * columns
         self._workers = launch.workers(n * columns, self.batches)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
-        more = columns * (LANES * 8 * products + WAITS * short)
+        more = columns * (LANES * 8 * products + WAITS * max(short, products))
         self._work = _scratch(self._workers, columns, size, 1 + short + products, dtype, more)
         many = self._workers, blocks_
         kept, maxima = np.empty((0, KEPT)), apart(blocks_ * self._workers, size, dtype).reshape(*many, size)

@@ -157,6 +157,7 @@ def few_classes(
     scratch = across.flat_of(mine, size)
     per_t = 1.0 / temperature if b == 4 else np.float64(inv)
     lines = across.begin_lines(mine + stride, columns, streamed)
+    more_lines = across.begin_lines(lines, columns, streamed)  # the Hessian's
     for task in blocks.share(w, workers, first, last):
         i, count, rest_of_run = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest_of_run, apart, tile, mine, inv)
@@ -255,8 +256,9 @@ def few_classes(
             continue
         products.deliver(o, i, columns, count, size, apart, mine, out, og, streamed, lines, inv)
         if wanted in (GRAD_HESS, HESS_GRAD):
-            products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, lines, inv)
+            products.deliver(h, i, columns, count, size, apart, mine, curved, cg, streamed, more_lines, inv)
     across.end_lines(lines, columns, streamed)
+    across.end_lines(more_lines, columns, streamed)
 
 
 def run(
