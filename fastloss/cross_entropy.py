@@ -88,7 +88,8 @@ def cross_entropy(
     The mean is the sum of s_i l_i over that of s_i w_{y_i}, both over the rows that are not ignored; of
     probabilities it is over that of s_i.
     Computed online, fused: the value costs one read of the logits, the gradient one write more, and one read
-    more where rows are longer than 2 MB, or lie side by side in memory and have more than 128 classes.
+    more where rows are longer than 2 MB, or lie side by side in memory and have more than 384 classes
+    (float64 192; of few rows 128).
 
     Parameters
     ----------

@@ -538,7 +538,7 @@ def softmax(
     .. math:: p_j = \frac{\exp((x_j - m)/T)}{\sum_k \exp((x_k - m)/T)}, \quad m = \max_k x_k
 
     Computed online, with one read of each row; two where it is longer than 2 MB, or where rows of more than
-    24 numbers lie side by side in memory, as along axis 0.
+    384 numbers (float64 192; of few rows 128) lie side by side in memory, as along axis 0.
 
     Parameters
     ----------

@@ -8,8 +8,9 @@ after the other, and only what becomes of their sums is made across. Every sum i
 by halves), so a row has the same bits whoever walks it, and which walk a call takes is a matter of speed
 alone.
 
-A batch is `size` rows, a multiple of LANES: of short ones some that L1 holds, or LANES; else as many as make
-a column long enough to be fetched and written at full speed. Its tile of one block of columns lies
+A batch is `size` rows, a multiple of LANES: of short ones some that L1 holds, or LANES, or of many that lie
+side by side some that L2 holds; else as many as make a column long enough to be fetched and written at full
+speed. Its tile of one block of columns lies
 where the array is, or in scratch, column j at `step` bytes times j.
 """
 
@@ -85,8 +86,10 @@ BATCH, BATCH_OF_MORE, BATCH_BESIDE, FAR = 7680, 4096, 98304, 1 << 19
 # are made; and how many columns of those are one task, or wait in scratch.
 WIDTH, FINISHED_WIDTH = 512, 2048
 FINISHED, WAITING = 4 * BLOCK, 128
-# Columns up to which columns that an L2 cache has room for in one place alone are walked where they lie.
-COLLIDING, PLACES = 48, 1 << 16
+# An L2 cache keeps all lines that lie so many bytes apart in one set, of some 16: of more columns than
+# COLLIDING that lie so a batch is copied first, since lines would be gone before they are read again. Those
+# of a column are asked for so many columns before.
+COLLIDING, PLACES, SOON = 48, 1 << 16, 3
 WAITS = 128  # bytes of what waits of a column: see `blocks.wait`
 # Columns between a loop and its prefetch, of what has been read before (L2 does not hold columns that lie far
 # apart), and of what comes from memory; and rows, of columns that are read where they lie.
@@ -385,7 +388,7 @@ def fetch(
         own = column_geometry(g, geometry_of(work, size), like)
         for j in range(n):
             for k in range(0, count if there else 0, LANES):
-                prefetch(view(at + (j0 + j + 3) * g[STRIDE] + k * b, LANES, like), 0)
+                prefetch(view(at + (j0 + j + SOON) * g[STRIDE] + k * b, LANES, like), 0)
             load(at + (j0 + j) * g[STRIDE], own, count, view(tile + j * size * b, count, like))
     return tile, size * b
 

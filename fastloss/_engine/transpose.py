@@ -15,7 +15,17 @@ from llvmlite import ir
 from numba import types
 
 from fastloss._engine.jit import instruction, leaf
-from fastloss._engine.vector import LANES, itemsize, loaded, part, prefetch, stored, view, wide
+from fastloss._engine.vector import (
+    LANES,
+    itemsize,
+    loaded,
+    part,
+    prefetch,
+    stored,
+    stored_past,
+    view,
+    wide,
+)
 
 NARROW = 4
 
@@ -141,7 +151,6 @@ def scatter_past(tyctx: Any, columns: Any, column_step: Any, length: Any, addres
         at, step, n, to, _ = args
         size = like.bitwidth // 8
         line = ir.VectorType(context.get_data_type(like), 64 // size)
-        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
 
         def pointer(base: Any, offset: Any) -> Any:
             return builder.inttoptr(builder.add(base, offset), line.as_pointer())
@@ -157,8 +166,7 @@ def scatter_past(tyctx: Any, columns: Any, column_step: Any, length: Any, addres
                     offset = builder.mul(step, ir.Constant(step.type, j))
                     registers[j] = builder.load(pointer(at, offset), align=size)
                 for k, results in enumerate(_lines(builder, _transposed(builder, registers), length)):
-                    stored = builder.store(results, pointer(to, ir.Constant(to.type, 64 * k)), align=64)
-                    stored.set_metadata("nontemporal", once)
+                    stored_past(builder, results, pointer(to, ir.Constant(to.type, 64 * k)))
                 builder.branch(done)
         builder.position_at_end(done)
         return context.get_dummy_value()
@@ -206,9 +214,7 @@ def paired_past(tyctx: Any, first: Any, second: Any, address: Any) -> Any:
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         both = _both(context, builder, sig, args)
-        lines = builder.store(both, builder.inttoptr(args[2], both.type.as_pointer()), align=64)
-        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
-        lines.set_metadata("nontemporal", once)
+        stored_past(builder, both, builder.inttoptr(args[2], both.type.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(first, second, types.intp), codegen

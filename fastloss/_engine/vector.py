@@ -823,6 +823,12 @@ def prefetch(tyctx: Any, x: Any, j: Any) -> Any:
     return types.void(x, types.intp), codegen
 
 
+def stored_past(builder: Any, lines: Any, pointer: Any) -> None:
+    """A store of whole cache lines past the cache; see `stream`."""
+    once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
+    builder.store(lines, pointer, align=64).set_metadata("nontemporal", once)
+
+
 @instruction
 def stream(tyctx: Any, source: Any, address: Any, count: Any) -> Any:
     """Copy `count` 64-byte lines from an array to an aligned address, past the cache.
@@ -835,11 +841,9 @@ def stream(tyctx: Any, source: Any, address: Any, count: Any) -> Any:
         vector = ir.VectorType(element, 64 // size)
         from_ = _pointer(context, builder, source, args[0], vector)
         to = builder.inttoptr(args[1], vector.as_pointer())
-        once = builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)])
         with cgutils.for_range(builder, args[2]) as loop:
             line = builder.load(builder.gep(from_, [loop.index]), align=size)
-            stored = builder.store(line, builder.gep(to, [loop.index]), align=64)
-            stored.set_metadata("nontemporal", once)
+            stored_past(builder, line, builder.gep(to, [loop.index]))
         return context.get_dummy_value()
 
     return types.void(source, types.intp, types.intp), codegen
