@@ -234,8 +234,11 @@ def multiply_across(
         i, count, rest = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest, apart, tile, mine, inv)
         t_at, t_step = products.fetch(t, tg, i, columns, count, size, rest, apart, t_tile, mine, inv)
+        after = across.after(at, step, tile, blocks.row_address(x, xg, i), xg, columns, size, inv)
+        t_after = across.after(t_at, t_step, t_tile, blocks.row_address(t, tg, i), tg, columns, size, inv)
         results = products.make(
-            at, step, t_at, t_step, columns, count, size, mine, holds, mode, a, g, temperature, inv
+            at, step, t_at, t_step, columns, count, size, mine, holds, mode, a, g, temperature, inv, after,
+            t_after,
         )
         if mode == products.MEAN:
             for k in range(count):

@@ -146,3 +146,23 @@ def test_products_with_tangents_far_from_zero(
     # exp of a float64 is known to 2**-60, which is of no account for a float32
     slack = 2.0**-60 * np.abs(tangent).max() if dtype == np.float64 else 0.0
     assert abs(float(ours) - centre) <= 4 * eps * abs(centre) + slack
+
+
+@pytest.mark.parametrize("columns", [2, 5, 64])
+def test_products_of_numbers_that_float32_barely_holds(columns: int, rng: np.random.Generator) -> None:
+    """Their differences and squares overflow or vanish in it, not where such rows are made again."""
+    x, t = rng.normal(0, 1, (2, 100, columns)).astype(np.float32)
+    sizes = np.where(np.arange(100) % 3 == 0, 1, np.where(np.arange(100) % 3 == 1, 3e38, 1e-30))
+    t = (np.clip(t, -1, 1) * sizes[:, None]).astype(np.float32)
+    t[:, 0] = np.copysign(sizes, -t[:, 1])  # beside what is next to it
+    wide = widened((x, t), np.float32)
+    p = fl.softmax(x)
+    given = np.log(widened((p,), np.float32)[0])  # logits that have this output
+    with np.errstate(over="ignore"):
+        for ours, truth in (
+            (fl.softmax.jvp(x, t), reference.softmax_jvp(*wide)),
+            (fl.softmax.vjp_from_output(p, t), reference.softmax_jvp(given, wide[1])),
+            (fl.log_softmax.jvp(x, t), reference.log_softmax_jvp(*wide)),
+            (fl.log_softmax.vjp(x, t), reference.log_softmax_vjp(*wide)),
+        ):
+            assert_close(ours, truth, truth.astype(np.float32), -1, str(columns))

@@ -786,6 +786,19 @@ def is_short(parts: Array) -> bool:
     return bool(parts.shape[1] == 0)
 
 
+@inline
+def after(at: int, step: int, tile: int, row: int, g: Array, columns: int, size: int, like: Any) -> Any:
+    """(address, bytes from column to column) of what comes after a batch of short rows that `fetch` has
+    brought, to be asked for; or the batch itself, which costs nothing to ask for.
+    """
+    b = itemsize(like)
+    if at != tile:
+        return at + NEAR * b, step
+    if g[DIRECT] and lies_flat(g, columns):
+        return row + size * columns * b, size * b
+    return at, size * b
+
+
 @leaf
 def walk(
     row: int, g: Array, columns: int, count: int, size: int, short: bool, rest: int, work: int, inv: Any,
@@ -810,13 +823,8 @@ def walk(
     at, step = fetch(
         row, g, columns, 0, columns, count, size, rest, 2 * much if columns == 2 else 0, tile, work, inv
     )
-    # Else it is asked for where it is fetched; what is here already costs nothing to ask for.
-    b = itemsize(inv)
-    following, following_step = at, size * b
-    if at != tile:
-        following, following_step = at + NEAR * b, step
-    elif g[DIRECT] and lies_flat(g, columns):
-        following = row + much * b
+    # Of two columns it is asked for where it is fetched.
+    following, following_step = after(at, step, tile, row, g, columns, size, inv)
     walk_short(at, step, columns, size, work, e, following, following_step, inv)
     return at, step
 
@@ -920,7 +928,8 @@ class Plan:
         self._size = size * columns
         self._workers = launch.workers(n * columns, self.batches)
         blocks_, segments_ = (1, 1) if short else (-(-columns // BLOCK), -(-columns // SEGMENT))
-        more = columns * (LANES * 8 * products + WAITS * max(short, products))
+        # Of products the exponentials, and rows that are made again.
+        more = columns * (LANES * 8 * (products + (products > 0)) + WAITS * max(short, products))
         self._work = _scratch(self._workers, columns, size, 1 + short + products, dtype, more)
         many = self._workers, blocks_
         kept, maxima = np.empty((0, KEPT)), apart(blocks_ * self._workers, size, dtype).reshape(*many, size)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastloss._engine import across, arrays, blocks, products, rows, twofold
-from fastloss._engine.across import largest_across, slot
+from fastloss._engine.across import slot
 from fastloss._engine.arrays import Array, Layout
 from fastloss._engine.curved import GRAD, GRAD_HESS, HESS_GRAD, HVP, RATE
 from fastloss._engine.elementary import log1p, two_sum
@@ -161,6 +161,7 @@ def few_classes(
     for task in blocks.share(w, workers, first, last):
         i, count, rest_of_run = across.batch(task, inner, size)
         at, step = products.fetch(x, xg, i, columns, count, size, rest_of_run, apart, tile, mine, inv)
+        after = across.after(at, step, tile, blocks.row_address(x, xg, i), xg, columns, size, inv)
         q_at, q_step = at, step
         if wanted == HVP:
             q_at, q_step = products.fetch(
@@ -181,10 +182,9 @@ def few_classes(
                 blend_across(given + s * b, given_step, columns, weight, smoothing, t, inv)
             c, peak, doubts, by, zeros = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
             most, rest, others, short, own = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
-            largest_across(xs, step, columns, m)
             products.peaks_across(xs, step, t, COLUMN, columns, m, 0.0, c, peak)
-            products.masses_across(xs, step, columns, LOGITS, m, per_t, e)
-            products.totals_across(e, t, COLUMN, columns, peak, 0.0, most, rest, others)
+            products.masses_across(xs, step, columns, LOGITS, m, per_t, e, (after[0] + s * b, after[1]))
+            products.totals_across(e, COLUMN, t, COLUMN, columns, peak, 0.0, most, rest, others, (t, COLUMN))
             if wanted != HVP:
                 shortfalls_across(xs, step, t, columns, y.size != 0 and smoothing == 0.0, m, short, inv)
                 if wanted == RATE:
@@ -210,10 +210,13 @@ def few_classes(
                     by[k] *= (others[k] + c[k]) * per_t
                     c[k] = 0.0
                 products.peaks_across(xs, step, q_at + s * b, q_step, columns, m, inv, c, peak)
-                products.dots_across(e, q_at + s * b, q_step, columns, c, inv, total_e, dot, squares, sizes)
+                products.dots_across(
+                    e, COLUMN, q_at + s * b, q_step, columns, c, inv, total_e, dot, squares, sizes,
+                    (q_at, q_step),
+                )
                 doubtful = products.forward_across(
-                    e, q_at + s * b, q_step, columns, c, total_e, dot, squares, sizes, LOGITS, per_t, 0.0, by,
-                    results, size * b, inv, doubts,
+                    e, COLUMN, q_at + s * b, q_step, columns, c, total_e, dot, squares, sizes, LOGITS, per_t,
+                    0.0, by, results, size * b, inv, doubts, (xs, step),
                 )
             else:
                 for k in range(LANES):
@@ -223,7 +226,7 @@ def few_classes(
                     curves_across(e, columns, peak, most, rest, own, per_t, h + s * b, size * b, inv)
                     none_across(zeros, columns, h + s * b, size * b, inv)
                 doubtful = products.reverse_across(
-                    e, t, COLUMN, columns, c, peak, most, rest, others, LOGITS, -1.0, short,
+                    e, COLUMN, t, COLUMN, columns, c, peak, most, rest, others, LOGITS, -1.0, short,
                     results, size * b, inv, 0.0, doubts,
                 )
             for k in range(some if doubtful else 0):

@@ -687,7 +687,7 @@ def finish_block(
     if 0 <= spot < n:
         o[spot] = exact
         largest, size = max(largest, abs(np.float64(exact))), max(size, np.float64(doubt))
-    if twofold.CANCELLED_FAR * largest < size:
+    if twofold.DOUBTFUL * largest < size:
         make_again(
             row, g, n, holds, inv, temperature, other, og, blend, work, mode, np.float64(c), m, a, gt, spot,
             extra, o,

@@ -44,10 +44,10 @@ Pair = tuple[float, float]
 # How much larger than every result of a row their terms may be: rounding the terms costs up to two units
 # of the last place.
 CANCELLED = 1.5
-# The same of products of rows of up to `products.SHORT` numbers: their differences are measured from <p, t>.
-DOUBTFUL = 3.0
-# And of rows of more than `products.SHORT` numbers: of so many the textbook's worst is not small by luck.
-CANCELLED_FAR = 5.0
+# The same of products, whose differences are measured from <p, t>: rows whose terms are up to five times
+# their results exceed the textbook's error no more often than others, two of ten million; up to six times, a
+# hundred times as often.
+DOUBTFUL = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
 _ZERO = (0.0, 0.0)
@@ -188,28 +188,33 @@ def target_extra(w_t: float, smoothing: float, columns: int) -> Any:
 
 # ---- float32, in float64 --------------------------------------------------------------------
 @inline
-def wrong(squares: float, sizes: float, scale: float, mid: float) -> float:
+def wrong(squares: Any, sizes: Any, scale: Any, mid: Any) -> Any:
     """How wrong `mid`, the sum of p (t - c), may be beside the rounding of one term, from the sums of the
     squares and of the sizes of e (t - c), p = e `scale`: see `leaves.spread`.
     """
-    root = min(1.6 * np.sqrt(squares), sizes) if 1e-300 < squares < np.inf else sizes
-    return float(root * scale + 0.5 * abs(mid))  # the sum of p is rounded, too
+    least, half = cast(1e-300 if itemsize(squares) == 8 else 1e-30, squares), cast(0.5, squares)
+    root = min(cast(1.6, squares) * np.sqrt(squares), sizes) if least < squares < np.inf else sizes
+    return root * scale + half * abs(mid)  # the sum of p is rounded, too
 
 
 @inline
-def share_of(s: float, holds: int) -> float:
+def share_of(s: Any, holds: int) -> Any:
     """1/s; 0 where an output is nothing but 0, or -inf: its mean of t is 0."""
-    return 1.0 / s if holds == LOGITS or s != 0.0 else 0.0
+    zero, one = cast(0.0, s), cast(1.0, s)
+    return one / s if holds == LOGITS or s != zero else zero
 
 
 @inline
-def in_doubt(top: float, size: float, like: Any) -> bool:
-    """Whether results, none larger than `top`, made in float64 from terms of a `size`, have not the digits
-    of the type of `like`.
+def in_doubt(top: Any, size: Any, like: Any) -> bool:
+    """Whether results, none larger than `top`, made from terms of a `size` in the type of those, have not
+    the digits of the type of `like`; of float32 what is not finite is made again in float64, too.
     """
-    if itemsize(like) == 4:
+    if itemsize(top) > itemsize(like):
         return bool(top < LOST * size)
-    return bool(DOUBTFUL * top < size)
+    far = cast(DOUBTFUL, top) * top
+    if itemsize(top) == 4:
+        return not size <= far < np.inf
+    return bool(far < size)
 
 
 @leaf

@@ -637,6 +637,22 @@ def chosen(tyctx: Any, x: Any, y: Any, c: Any, to: Any) -> Any:
     return types.void(x, y, c, to), codegen
 
 
+@instruction
+def risen(tyctx: Any, x: Any, y: Any, j: Any, m: Any, c: Any, at: Any) -> Any:
+    """m[k] = x[k], c[k] = y[k] and at[k] = j where x[k] > m[k], for LANES numbers."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        new, top = loaded(context, builder, x, args[0]), loaded(context, builder, m, args[3])
+        more = builder.fcmp_ordered(">", new, top)
+        beside = loaded(context, builder, y, args[1])
+        column = _splat(builder, args[2], top.type)
+        for t, to, each in ((m, args[3], new), (c, args[4], beside), (at, args[5], column)):
+            stored(context, builder, t, to, builder.select(more, each, loaded(context, builder, t, to)))
+        return context.get_dummy_value()
+
+    return types.void(x, y, j, m, c, at), codegen
+
+
 # ---- memory ---------------------------------------------------------------------------------
 @instruction
 def view(tyctx: Any, address: Any, size: Any, like: Any) -> Any:
