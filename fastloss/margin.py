@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fastloss._engine import arrays, blocks, elementwise, launch, leaves, strips
-from fastloss._engine.arrays import STRIDE, Array
+from fastloss._engine import arrays, blocks, elementwise, hinges, launch, leaves, strips
+from fastloss._engine.arrays import STRIDE, Array, Layout
 from fastloss._engine.elementwise import Elementwise, flat
 from fastloss._engine.jit import inline
 from fastloss._engine.kernels import call, kernel
@@ -99,7 +99,8 @@ def hinge_sums(
                 blocks.fill(zero, 0, columns, mine, to, og, streamed)
             continue
         numbers[elementwise.AT_A] = blocks.element(row, xg, y, mine, zero)
-        numbers[elementwise.AT_RATE] = rates[i]
+        numbers[elementwise.AT_RATE] = rates[i] if wanted else 0.0
+        short = columns <= elementwise.BLOCK  # what is written is whole, then
         for j in range(0, columns, elementwise.BLOCK):
             n = min(elementwise.BLOCK, columns - j)
             z = blocks.block(row, xg, j, n, zero, mine + Z_BLOCK * block)
@@ -128,9 +129,13 @@ def hinge_sums(
                 if j <= y < j + n:
                     g[y - j] = zero
                 pull += leaves.sum_of(g, 0, 0)
+                if short:
+                    g[y] = cast(-pull, zero)
+                    if total != total:
+                        g[:] = cast(np.nan, zero)
                 blocks.put(g, n, to, og, j, streamed)
         losses[i] = total
-        if wanted:
+        if wanted and not short:
             blocks.put_over(cast(-pull, zero), to, og, y, mine, streamed)
             if total != total:
                 blocks.fill(cast(np.nan, zero), 0, columns, mine, to, og, streamed)
@@ -170,9 +175,16 @@ def hinge_maxima(
                     peak = j + leaves.index_of(z, top)
             above = np.float64(cast((top - own) + margin, zero))
             losses[i] = 0.0 if above <= 0.0 else above
-        if wanted:
-            loss = losses[i]
-            blocks.fill(cast(np.nan, zero) if loss != loss else zero, 0, columns, mine, to, og, streamed)
+        loss = losses[i]
+        others = cast(np.nan, zero) if loss != loss else zero
+        if wanted and columns <= blocks.BLOCK:
+            o = view(mine, blocks.padded(columns), zero)
+            o[:] = others
+            if loss > 0.0:
+                o[peak], o[y] = cast(rates[i], zero), cast(-rates[i], zero)
+            blocks.put(o, columns, to, og, 0, streamed)
+        elif wanted:
+            blocks.fill(others, 0, columns, mine, to, og, streamed)
             if loss > 0.0:
                 blocks.put_over(cast(rates[i], zero), to, og, peak, mine, streamed)
                 blocks.put_over(cast(-rates[i], zero), to, og, y, mine, streamed)
@@ -199,17 +211,39 @@ class _Hinge(Targets):
 
     def _run(self, out: Array | None, grad: Array | None) -> Array:
         """The losses of the rows; `grad` is written."""
-        n, axes, zero = self.checked.size, (self.axis,), self.compute.type
+        n, axes = self.checked.size, (self.axis,)
         losses = np.empty(n)
         if not n:
             return losses
         x = self.x if out is None or grad is None else arrays.apart(self.x, grad)
         target = x if grad is None else grad
         xl, lies = arrays.rows_of(x, axes, self.compute), arrays.rows_of(target, axes, self.compute)
-        wanted, targets, rates = int(grad is not None), self.targets, np.zeros(n)
+        wanted, targets, rates = int(grad is not None), self.targets, np.zeros(0 if grad is None else n)
         divisor = self.divisor() if wanted else 1.0
         if wanted and divisor != 0.0:
             rates = self.row_weights() / divisor
+        streamed = 0 if out is None or grad is None else blocks.streamed(grad, x)
+        kind = hinges.LARGEST if self.formula is None else (
+            hinges.SQUARES if self.formula is _SQUARED else hinges.SUM
+        )
+        short = hinges.run(
+            kind, self.margin, arrays.address(x), xl, targets, rates, losses, wanted, arrays.address(target),
+            lies, streamed, self.compute,
+        )
+        if not short:
+            self._run_long(x, xl, target, lies, rates, losses, wanted, streamed)
+        if grad is not None and divisor == 0.0:  # whatever the slopes
+            grad[...] = 0
+        if self.weight is not None:
+            losses *= np.where(targets < 0, 1.0, self.weight[targets])
+        return losses
+
+    def _run_long(
+        self, x: Array, xl: Layout, target: Array, lies: Layout, rates: Array, losses: Array, wanted: int,
+        streamed: int,
+    ) -> None:
+        """The losses of longer rows, and where `wanted` their gradients, in `target`."""
+        n, zero, targets = losses.size, self.compute.type, self.targets
         workers = launch.workers(x.size, n)
         block = elementwise.BLOCK * self.compute.itemsize
         scratch = blocks.Scratch(workers, BLOCKS * block + 12 * 8)
@@ -218,7 +252,6 @@ class _Hinge(Targets):
             arrays.address(target), lies.geometry,
         )
         fixed = xl.columns, scratch.address, scratch.stride
-        streamed = 0 if out is None or grad is None else blocks.streamed(grad, x)
         kernel = hinge_maxima
         formula: tuple[int, ...] = ()
         if self.formula is not None:
@@ -226,16 +259,11 @@ class _Hinge(Targets):
         at, sides = len(fixed) + len(formula), []
         if xl.columns <= blocks.SEGMENT:  # these kernels go over whole rows
             sides = strips.sides_of(
-                [(at + 1, at + 2, x, xl)], [(at + 7, at + 8, grad, lies)], self.compute
+                [(at + 1, at + 2, x, xl)], [(at + 7, at + 8, target if wanted else None, lies)], self.compute
             )
         strips.run(
             kernel, workers, self.compute, n, xl.columns, (*fixed, *formula, *places, streamed), sides
         )
-        if grad is not None and divisor == 0.0:  # whatever the slopes
-            grad[...] = 0
-        if self.weight is not None:
-            losses *= np.where(targets < 0, 1.0, self.weight[targets])
-        return losses
 
 
 class _Cosines:

@@ -687,7 +687,8 @@ def finish_block(
     if 0 <= spot < n:
         o[spot] = exact
         largest, size = max(largest, abs(np.float64(exact))), max(size, np.float64(doubt))
-    if twofold.DOUBTFUL * largest < size:
+    beyond = itemsize(inv) == 4 and abs(m) < np.inf and not size < np.inf  # where float64 may be finite
+    if twofold.DOUBTFUL * largest < size or beyond:
         make_again(
             row, g, n, holds, inv, temperature, other, og, blend, work, mode, np.float64(c), m, a, gt, spot,
             extra, o,
