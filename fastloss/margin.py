@@ -230,7 +230,7 @@ class _Hinge(Targets):
             kind, self.margin, arrays.address(x), xl, targets, rates, losses, wanted, arrays.address(target),
             lies, streamed, self.compute,
         )
-        if not short:
+        if not short or launch.is_listing():  # longer ones may come
             self._run_long(x, xl, target, lies, rates, losses, wanted, streamed)
         if grad is not None and divisor == 0.0:  # whatever the slopes
             grad[...] = 0
@@ -422,8 +422,8 @@ def multiclass_hinge_loss(
     The gradient of a class is s w where its term is above 0, and 0 elsewhere, at the kink too; the target
     has what is left to make their sum 0. NaN in a row makes its loss and gradient NaN, and so do -inf scores
     of the target and another class. One class: 0. With every row ignored, or no weight in all, the mean is
-    NaN and the gradient exactly 0. Rows are not split among threads. Scratch: 49 kB a thread (float64 98 kB),
-    32 bytes a row; where rows of 129 to 32768 scores lie side by side up to 4.2 MB a thread for each array.
+    NaN and the gradient exactly 0. Rows are not split among threads. Scratch: up to 0.5 MB a thread, 32
+    bytes a row; where rows of 129 to 32768 scores lie side by side up to 4.2 MB a thread for each array.
 
     Methods: `value_and_grad` and `grad`, with the same options; they take `out=`, which may be `scores`
     itself.
