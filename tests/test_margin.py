@@ -513,6 +513,14 @@ def test_a_chain_from_features_to_gradients(name: str, rng: Rng) -> None:
 
 
 # ---- laws -------------------------------------------------------------------------------------
+@pytest.mark.parametrize("score", [1.0, -np.inf, np.nan])
+def test_one_class_has_no_hinge(score: float, dtype: type) -> None:
+    z = np.array([[score]], dtype)
+    for op in (fl.multiclass_hinge_loss, fl.max_hinge_loss):
+        value, grad = op.value_and_grad(z, [0])
+        assert (float(value), grad.tolist()) == (0, [[0]])
+
+
 def test_lse_hinge_nears_max_hinge_as_scores_grow(dtype: type, rng: Rng) -> None:
     z, y = logits(rng, (50, 12), dtype), rng.integers(0, 12, 50)
     hard = fl.max_hinge_loss(z, y, margin=0, **EACH).astype(float)

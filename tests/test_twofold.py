@@ -166,3 +166,38 @@ def test_products_of_numbers_that_float32_barely_holds(columns: int, rng: np.ran
             (fl.log_softmax.vjp(x, t), reference.log_softmax_vjp(*wide)),
         ):
             assert_close(ours, truth, truth.astype(np.float32), -1, str(columns))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 1.1, 3.0])
+@pytest.mark.parametrize("columns", [2, 10, 128])
+def test_products_that_are_shares_of_small_probabilities(
+    columns: int, temperature: float, dtype: type, rng: np.random.Generator
+) -> None:
+    """Of a cotangent that is 0 but at an unlikely class, what rounding takes from exponents would show."""
+    x = rng.normal(0, 1, (300, columns)).astype(dtype)
+    peak = rng.integers(0, columns, len(x))
+    x[np.arange(len(x)), peak] += (rng.uniform(5, 40, len(x)) * temperature).astype(dtype)
+    t = np.zeros_like(x)
+    t[np.arange(len(x)), (peak + 1) % columns] = 1
+    truth = reference.softmax_vjp(*widened((x, t), dtype), temperature=temperature)
+    scaled = x / dtype(temperature)
+    textbook = naive.softmax_jvp(scaled, t) / dtype(temperature)
+    assert_close(fl.softmax.vjp(x, t, temperature=temperature), truth, textbook, -1, str(columns))
+
+
+def test_products_of_vanishing_numbers() -> None:
+    """Float32 has neither exp(-89) nor the digits of 3e-44, which 3e38 and 1/T make ordinary numbers."""
+    for x, t, temperature in (([0, -89.2], [0, 3e38], 1), ([0, -88 * 2.0**-50], [0, 1e-3], 2.0**-50)):
+        each, tangent = np.array([x], np.float32), np.array([t], np.float32)
+        ours = fl.softmax.jvp(each, tangent, temperature=temperature)
+        truth = reference.softmax_jvp(*widened((each, tangent), np.float32), temperature=temperature)
+        assert np.allclose(ours, truth, rtol=4e-7, atol=0)
+    tangent = np.array([[0, 3e-44]], np.float32)
+    ours = fl.log_softmax.jvp(np.zeros((1, 2), np.float32), tangent, temperature=1e-12)
+    assert np.allclose(ours, tangent[0, 1].astype(float) * 1e12 * np.array([-0.5, 0.5]), rtol=4e-7, atol=0)
+
+
+@pytest.mark.parametrize("columns", [1, 3, 128, 129])
+def test_cotangent_of_an_output_without_mass(columns: int, dtype: type) -> None:
+    t = np.arange(1, columns + 1, dtype=dtype)[None]
+    assert np.array_equal(fl.log_softmax.vjp_from_output(np.full((1, columns), -np.inf, dtype), t), t)

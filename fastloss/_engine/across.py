@@ -903,8 +903,9 @@ def _scratch(
 class Plan:
     """Who does what in one call, and the scratch for it: per worker the tiles of a batch, and where rows
     are not short a number for each block and STATE for each segment of their rows. For `products` of short
-    rows so many tiles more, and LANES rows of float64. With `results` of rows longer than a block, KEPT
-    numbers a row, and one for each of its blocks. With `pieces`, batches of long pieces of columns.
+    rows so many tiles more, and LANES rows of float64 for each of them and once more. With `results` of rows
+    longer than a block, KEPT numbers a row, and one for each of its blocks. With `pieces`, batches of long
+    pieces of columns.
     """
 
     def __init__(

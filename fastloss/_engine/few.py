@@ -156,6 +156,7 @@ def few_classes(
     e = t + columns * COLUMN
     scratch = across.flat_of(mine, size)
     per_t = 1.0 / temperature if b == 4 else np.float64(inv)
+    low = twofold.rest_of_inverse(per_t, temperature) if b == 8 else 0.0
     lines = across.begin_lines(mine + stride, columns, streamed)
     more_lines = across.begin_lines(lines, columns, streamed)  # the Hessian's
     for task in blocks.share(w, workers, first, last):
@@ -183,7 +184,7 @@ def few_classes(
             c, peak, doubts, by, zeros = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
             most, rest, others, short, own = lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0), lanes(0.0)
             products.peaks_across(xs, step, t, COLUMN, columns, m, 0.0, c, peak)
-            products.masses_across(xs, step, columns, LOGITS, m, per_t, e, (after[0] + s * b, after[1]))
+            products.masses_across(xs, step, columns, LOGITS, m, per_t, low, e, (after[0] + s * b, after[1]))
             products.totals_across(e, COLUMN, t, COLUMN, columns, peak, 0.0, most, rest, others, (t, COLUMN))
             if wanted != HVP:
                 shortfalls_across(xs, step, t, columns, y.size != 0 and smoothing == 0.0, m, short, inv)

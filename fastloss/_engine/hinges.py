@@ -55,7 +55,9 @@ def rows_across(y: Array, each: Array, i: int, some: int, targets: Array, rates:
 
 @leaf
 def losses_across(sums: Array, column: Array, i: int, some: int, losses: Array) -> None:
-    """The losses of `some` rows from row i on, 0 where the column is -1."""
+    """The losses of `some` rows from row i on. They and `sums` become 0 where the column is -1: there is no
+    target to write to.
+    """
     wide()
     chosen(lanes(1.0), column, cast(-1.0, column[0]), sums)
     if some == LANES:
@@ -184,6 +186,8 @@ def hinges_across(
     xg, og, b = blocks.geometry(xg_at), blocks.geometry(og_at), itemsize(maxima[0, 0, 0])
     mine, bound = work + w * stride, cast(margin, like)
     tile, o = across.tile_of(mine, columns, size, like)
+    if columns == 1:  # the largest of none is no number, their sum is 0
+        kind = SUM
     lines = across.begin_lines(mine + stride, columns, streamed)
     targets, own, column = lanes(np.int64(0)), lanes(like), lanes(like)
     rates, peak, sums, pull = lanes(like), lanes(like), lanes(0.0), lanes(0.0)

@@ -28,6 +28,7 @@ from fastloss._engine.vector import (
     added,
     cast,
     chosen,
+    fma,
     fold,
     itemsize,
     lanes,
@@ -63,11 +64,12 @@ def peaks_across(
     at: int, step: int, t_at: int, t_step: int, n: int, m: Array, like: Any, c: Array, peak: Array
 ) -> None:
     """m = the maximum of each row, NaN passed over; c = t, of the type of `like`, at the first of it, `peak`
-    its column.
+    its column, which is the first where all are -inf.
     """
     wide()
     top, own, column = lanes(m[0]), lanes(like), lanes(m[0])
     lower(top)
+    store(view(t_at, LANES, like), own)
     for j in range(n):
         q, t = view(at + j * step, LANES, m[0]), view(t_at + j * t_step, LANES, like)
         risen(q, t, cast(j, m[0]), top, own, column)
@@ -77,18 +79,30 @@ def peaks_across(
 
 
 @leaf
-def masses_across(at: int, step: int, n: int, holds: int, m: Array, rate: Any, e: int, after: Place) -> None:
-    """e = the probabilities but for their sums, in the type of `rate`, which is 1/T. Meanwhile, here and in
-    other loops, as many numbers of x's type are asked for from `after` on.
+def masses_across(
+    at: int, step: int, n: int, holds: int, m: Array, rate: Any, low: Any, e: int, after: Place
+) -> None:
+    """e = the probabilities but for their sums, in the type of `rate`; rate + low is 1/T. Meanwhile, here and
+    in other loops, as many numbers of x's type are asked for from `after` on.
+
+    A rounded exponent z would be off by so much of z: of a cotangent that is 0 but where p is small, all
+    results would be. So what rounding takes from it goes into e, unless float64 holds it whole.
     """
     wide()
     for j in range(n):
         q, d = view(at + j * step, LANES, m[0]), lanes(rate)
         store(q, d)
         prefetch(view(after[0] + j * after[1], LANES, m[0]), 0)
-        if holds == LOGITS:
+        if holds == LOGITS and itemsize(rate) > itemsize(m[0]):
             for k in range(LANES):
                 d[k] = elementary.exp_nonpositive((d[k] - cast(m[k], rate)) * rate)
+        elif holds == LOGITS:
+            for k in range(LANES):
+                away, lost = two_sum(q[k], -m[k])
+                z = away * rate
+                off = fma(away, rate, -z) + (away * low + lost * rate)
+                each = elementary.exp_nonpositive(z)
+                d[k] = fma(each, off, each) if each > cast(0.0, rate) else each
         elif holds == LOG_PROBS:
             for k in range(LANES):
                 d[k] = elementary.exp(d[k])
@@ -183,7 +197,7 @@ def forward_across(
     wide()
     one, zero, own_a, own_g = s[0], lanes(s[0]), cast(a, s[0]), cast(g, s[0])
     scale, mid, top, weight = lanes(one), lanes(one), lanes(one), lanes(one)
-    near, rest = lanes(one), lanes(one)
+    near, rest, most = lanes(one), lanes(one), lanes(one)
     for k in range(LANES):
         scale[k] = twofold.share_of(s[k], holds)
         mid[k] = dot[k] * scale[k]
@@ -195,17 +209,19 @@ def forward_across(
     for j in range(n):
         p, t = view(e + j * e_step, LANES, one), view(t_at + j * t_step, LANES, like)
         prefetch(view(after[0] + j * after[1], LANES, like), 0)
-        w, each = lanes(one), lanes(one)
+        w, each, d = lanes(one), lanes(one), lanes(one)
         for k in range(LANES):
             w[k] = own_a * (p[k] * scale[k]) + own_g
-            each[k] = w[k] * ((cast(t[k], one) - near[k]) - rest[k])
+            d[k] = (cast(t[k], one) - near[k]) - rest[k]
+            each[k] = w[k] * d[k]
+        raised_to_size(d, most, most)
         raised_to_size(each, top, top)
         raised_to_size(w, weight, weight)
         multiplied(each, rates, each)
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
         size = top[k] + weight[k] * twofold.wrong(squares[k], sizes[k], scale[k], mid[k])
-        doubts[k] = 1.0 if twofold.in_doubt(top[k], size, like) else 0.0
+        doubts[k] = 1.0 if twofold.in_doubt(top[k], size, most[k], like) else 0.0
     return fold(doubts)
 
 
@@ -244,7 +260,7 @@ def reverse_across(
         store(each, view(o + j * o_step, LANES, like))
     for k in range(LANES):
         size = own[k] + nothing * total[k]  # NaN, which maxima pass over, where the sum is not finite
-        doubts[k] = 1.0 if twofold.in_doubt(top[k], size, like) else 0.0
+        doubts[k] = 1.0 if twofold.in_doubt(top[k], size, own_g * total[k], like) else 0.0
     return fold(doubts)
 
 
@@ -260,7 +276,7 @@ def means_across(
         means[k] = c[k] + mid
         size = twofold.wrong(squares[k], sizes[k], scale, mid)
         share = 1.0 if itemsize(like) == 4 else twofold.CANCELLED / twofold.DOUBTFUL
-        doubts[k] = 1.0 if twofold.in_doubt(share * abs(means[k]), size, like) else 0.0
+        doubts[k] = 1.0 if twofold.in_doubt(share * abs(means[k]), size, 0.0, like) else 0.0
     return fold(doubts)
 
 
@@ -305,11 +321,11 @@ def deliver(
 @leaf
 def attempt(
     x: int, step: int, t: int, t_step: int, columns: int, holds: int, mode: int, a: float, g: float,
-    rate: Any, e: int, o: int, o_step: int, m: Array, means: Array, c: Array, doubts: Array, after: Place,
-    t_after: Place,
+    rate: Any, low: Any, e: int, o: int, o_step: int, m: Array, means: Array, c: Array, doubts: Array,
+    after: Place, t_after: Place,
 ) -> Any:
-    """The products of LANES rows, or their means, in the type of `rate`, which is 1/T, from t at the maximum,
-    c; and doubts as `forward_across` has them.
+    """The products of LANES rows, or their means, in the type of `rate`, where rate + low is 1/T, from t at
+    the maximum, c; and doubts as `forward_across` has them.
     """
     outlined()
     like, e_step, here = m[0], LANES * itemsize(rate), (x, step)
@@ -319,7 +335,7 @@ def attempt(
     if as_it_is:
         e, e_step = x, step
     else:
-        masses_across(x, step, columns, holds, m, rate, e, after)
+        masses_across(x, step, columns, holds, m, rate, low, e, after)
     for k in range(LANES):
         rates[k] = rate
     if mode == rows.REVERSE:
@@ -348,8 +364,9 @@ def make_wide(
     outlined()
     b, c, doubts = itemsize(inv), lanes(0.0), lanes(0.0)
     rate = 1.0 / temperature if b == 4 else np.float64(inv)
+    low = twofold.rest_of_inverse(rate, temperature) if b == 8 else 0.0
     some = attempt(
-        x, step, t, t_step, columns, holds, mode, a, g, rate, e, o, o_step, m, means, c, doubts, after,
+        x, step, t, t_step, columns, holds, mode, a, g, rate, low, e, o, o_step, m, means, c, doubts, after,
         t_after,
     )
     for k in range(count if some else 0):
@@ -388,6 +405,7 @@ def make(
     tile = t_tile + across.tile_bytes(columns, size, inv)
     e = tile + across.tile_bytes(columns, size, inv)
     again, many = across.whole(work, AGAIN, size, np.int64(0)), 0
+    low = cast(twofold.rest_of_inverse(np.float64(inv), temperature), inv)
     for i in range(0, size, LANES):
         m, means = slot(work, across.M, size, i, inv), slot(work, MEANS, size, i, 0.0)
         x, t, o, some = at + i * b, t_at + i * b, tile + i * b, max(0, min(LANES, count - i))
@@ -400,8 +418,8 @@ def make(
             continue
         c, doubts = lanes(inv), lanes(0.0)
         doubtful = attempt(
-            x, step, t, t_step, columns, holds, mode, a, g, inv, e, o, size * b, m, means, c, doubts, then,
-            t_then,
+            x, step, t, t_step, columns, holds, mode, a, g, inv, low, e, o, size * b, m, means, c, doubts,
+            then, t_then,
         )
         for k in range(some if doubtful else 0):
             again[many] = i + k

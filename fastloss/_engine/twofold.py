@@ -44,9 +44,9 @@ Pair = tuple[float, float]
 # How much larger than every result of a row their terms may be: rounding the terms costs up to two units
 # of the last place.
 CANCELLED = 1.5
-# The same of products, whose differences are measured from <p, t>: rows whose terms are up to five times
-# their results exceed the textbook's error no more often than others, two of ten million; up to six times, a
-# hundred times as often.
+# The same of products, whose differences are measured from <p, t>: where terms are three to five times the
+# results one row in a million exceeds the excess error allowed, by a tenth at most; below that one in twenty
+# million, and of five to six times 25 in a million.
 DOUBTFUL = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
@@ -205,15 +205,24 @@ def share_of(s: Any, holds: int) -> Any:
 
 
 @inline
-def in_doubt(top: Any, size: Any, like: Any) -> bool:
+def rest_of_inverse(rate: float, temperature: float) -> float:
+    """What `rate` lacks of 1/temperature, or nothing where it is far off."""
+    lacking = -exact_fma(rate, temperature, -1.0)
+    return rate * lacking if abs(lacking) < 1e-6 else 0.0
+
+
+@inline
+def in_doubt(top: Any, size: Any, beside: Any, like: Any) -> bool:
     """Whether results, none larger than `top`, made from terms of a `size` in the type of those, have not
-    the digits of the type of `like`; of float32 what is not finite is made again in float64, too.
+    the digits of the type of `like`. Of float32 so are those made again in float64 that are not finite, may
+    be subnormal before they are divided by T, or vanish beside what they are shares of.
     """
     if itemsize(top) > itemsize(like):
         return bool(top < LOST * size)
     far = cast(DOUBTFUL, top) * top
     if itemsize(top) == 4:
-        return not size <= far < np.inf
+        tiny, share = cast(1e-30, top), cast(1e30, top) * top
+        return not size <= far < np.inf or cast(0.0, top) < top < tiny or share < abs(beside)
     return bool(far < size)
 
 
@@ -323,7 +332,7 @@ def wide_products(
         if scale == 0.0:
             wide_differences(t, 0.0, d)
         top, own, weight = forward(e, d, scale, mid, a, g, rate, o)
-        return in_doubt(top, own + weight * wrong(squares, sizes, scale, mid), o[0])
+        return in_doubt(top, own + weight * wrong(squares, sizes, scale, mid), 0.0, o[0])
     # Of the maximum t (1 - p) - p (sum(t) - t), since 1 - p has its digits there alone.
     most, c = e[peak], d[peak]
     e[peak], d[peak] = 0.0, 0.0
@@ -333,7 +342,7 @@ def wide_products(
     left = g * c * (rest * scale if scale != 0.0 else 1.0)
     right = g * others * (most * scale)
     o[peak] = cast((left - right) * rate, o[0])
-    return in_doubt(max(top, abs(left - right)), max(own, abs(left) + abs(right)), o[0])
+    return in_doubt(max(top, abs(left - right)), max(own, abs(left) + abs(right)), 0.0, o[0])
 
 
 @leaf
@@ -347,4 +356,4 @@ def wide_mean(x: Array, m: float, peak: int, t: Array, n: int, e: Array, d: Arra
         d[j] = 0.0
     s, _, dot, squares, sizes = wide_sums(e, d)
     mid = dot / s
-    return c + mid, in_doubt(abs(c + mid), wrong(squares, sizes, 1.0 / s, mid), t[0])
+    return c + mid, in_doubt(abs(c + mid), wrong(squares, sizes, 1.0 / s, mid), 0.0, t[0])
