@@ -28,6 +28,7 @@ from fastloss._engine.vector import (
     added,
     cast,
     chosen,
+    exact_fma,
     fma,
     fold,
     itemsize,
@@ -100,7 +101,7 @@ def masses_across(
             for k in range(LANES):
                 away, lost = two_sum(q[k], -m[k])
                 z = away * rate
-                off = fma(away, rate, -z) + (away * low + lost * rate)
+                off = exact_fma(away, rate, -z) + (away * low + lost * rate)
                 each = elementary.exp_nonpositive(z)
                 d[k] = fma(each, off, each) if each > cast(0.0, rate) else each
         elif holds == LOG_PROBS:
