@@ -281,6 +281,36 @@ def test_products_of_short_rows_wherever_they_lie(columns: int, dtype: type, rng
     assert np.array_equal(there, fl.softmax.vjp(x[:66], t[:66]), equal_nan=True)
 
 
+@pytest.mark.parametrize("columns", [1, 2, 10, 33, 128])
+def test_hinges_of_short_rows_wherever_they_lie(columns: int, dtype: type, rng: Rng) -> None:
+    """Alone, in batches that are full or not, in any layout, in place: the same bits."""
+    x = _logits(rng, columns, dtype)
+    y = rng.integers(0, columns, len(x))
+    y[::7] = -100
+    each: dict[str, Any] = {"reduction": "none"}
+    for op, options in (
+        (fl.multiclass_hinge_loss, each), (fl.multiclass_hinge_loss, {**each, "squared": True}),
+        (fl.max_hinge_loss, each),
+    ):
+        alone = [op.value_and_grad(x[i : i + 1], y[i : i + 1], **options) for i in range(len(x))]
+        losses, grads = (np.concatenate(part) for part in zip(*alone, strict=True))
+        assert np.array_equal(op(x, y, **options), losses, equal_nan=True)
+        for layout, lay in LAYOUTS.items():
+            value, grad = op.value_and_grad(lay(x), y, **options)
+            assert np.array_equal(value, losses, equal_nan=True), (op, layout)
+            assert np.array_equal(grad, grads, equal_nan=True), (op, layout)
+        value, grad = op.value_and_grad(x.T, y, axis=0, **options)
+        assert np.array_equal(value, losses, equal_nan=True), op
+        assert np.array_equal(grad.T, grads, equal_nan=True), op
+        z = x.copy()
+        assert op.value_and_grad(z, y, out=z, **options)[1] is z
+        assert np.array_equal(z, grads, equal_nan=True), op
+        image = np.ascontiguousarray(x[:66].reshape(2, 3, 11, columns).transpose(0, 3, 1, 2))
+        there = op.grad(image, y[:66].reshape(2, 3, 11), axis=1, **options)
+        there = there.transpose(0, 2, 3, 1).reshape(66, columns)
+        assert np.array_equal(there, grads[:66], equal_nan=True), op
+
+
 def test_an_infinite_weight_elsewhere(rng: Rng) -> None:
     x = rng.normal(0, 3, (40, 5))
     grad = fl.cross_entropy.grad(x, np.zeros(40, int), weight=[1, 2, 3, 4, np.inf], reduction="sum")

@@ -111,6 +111,14 @@ def masses_across(
 
 
 @inline
+def take_in(some: Array, s: Array, low: Array) -> None:
+    """s += `some`, LANES numbers; what they lose goes to `low`."""
+    for k in range(LANES):
+        s[k], lost = two_sum(s[k], some[k])
+        low[k] += lost
+
+
+@inline
 def settled(s: Array, low: Array) -> None:
     """s += low, where that is a number."""
     for k in range(LANES):
@@ -140,11 +148,8 @@ def dots_across(
                 size[k] += abs(term)
                 some[k] += p[k]
                 terms[k] += term
-        for k in range(LANES):
-            total[k], lost = two_sum(total[k], some[k])
-            total_low[k] += lost
-            mid[k], lost = two_sum(mid[k], terms[k])
-            mid_low[k] += lost
+        take_in(some, total, total_low)
+        take_in(terms, mid, mid_low)
     settled(total, total_low)
     settled(mid, mid_low)
     store(total, s)
@@ -174,11 +179,8 @@ def totals_across(
             chosen(zero, peak, cast(i, peak[0]), t)
             added(some, p, some)
             added(terms, t, terms)
-        for k in range(LANES):
-            total[k], lost = two_sum(total[k], some[k])
-            total_low[k] += lost
-            sum_t[k], lost = two_sum(sum_t[k], terms[k])
-            low[k] += lost
+        take_in(some, total, total_low)
+        take_in(terms, sum_t, low)
     settled(total, total_low)
     settled(sum_t, low)
     store(top, most)

@@ -46,7 +46,7 @@ Pair = tuple[float, float]
 CANCELLED = 1.5
 # The same of products, whose differences are measured from <p, t>: where terms are three to five times the
 # results one row in a million exceeds the excess error allowed, by a tenth at most; below that one in twenty
-# million, and of five to six times 25 in a million.
+# million, and of five to six times 25 in a million (of 150 million rows of 2 to 128 float32).
 DOUBTFUL = 5.0
 # A share of its terms down to which float64 gives a float32 sum all its digits.
 LOST = 1e-6
